@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # uv trusts whom the system trusts, as Debian's pip does: a proxy may have certificates of its own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup quickstart test test-fast test-vulkan test-debian test-python lint bench fuzz mutants docs ui release reproduce-paper ios clean lock-requirements lock-lab
+.PHONY: help setup quickstart test test-fast test-costly test-debian test-python lint bench fuzz mutants docs ui release reproduce-paper ios clean lock-requirements lock-lab
 
 # $(call phase,name,command): run one command under a heading, say how long it took, keep its exit status.
 define phase
@@ -79,9 +79,8 @@ test: setup $(VENV)/.ios $(VENV)/docs/.ready  ## Everything: lint, unit, contrac
 	$(call phase,tests,$(WORKERS) -m "not machine and not costly")
 	$(call phase,tests that need the machine,$(BIN)/python -m pytest -m "machine and not costly")
 
-# A cold build of it takes longer than all that make test builds.
-test-vulkan: setup  ## llama.cpp with Vulkan on a software device: a build of 15 minutes where there is none, and 5 minutes of trials.
-	$(call phase,llama.cpp with Vulkan in $(VENV),$(BIN)/python -m pytest -m costly tests/integration/test_vulkan.py)
+test-costly: setup  ## What takes longer than all other tests where nothing is built yet: llama.cpp with Vulkan on a software device, programs for phones.
+	$(call phase,costly tests,$(BIN)/python -m pytest -m costly tests/integration)
 
 test-fast: setup  ## Unit and contract tests alone, in a minute: with few examples, without the slow ones.
 	QUICK=1 $(WORKERS) -m "not slow" tests/unit tests/contract

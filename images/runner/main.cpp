@@ -1,5 +1,6 @@
 // melt-runner request.json events.jsonl: see docs/runner.md.
 
+#include "asking.h"
 #include "caching.h"
 #include "clock.h"
 #include "drafter.h"
@@ -16,6 +17,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <unistd.h>
 
@@ -50,25 +52,32 @@ void hold_conversations(const std::string & request_path, const Scratch & saved,
     const std::unique_ptr<Engine> engine = make_engine();
     say_hello(engine->identity(), events);
     Request request = read_request(request_path, *engine);
+    if (request.ask) {
+        ask(request, events);
+        return;
+    }
 
     enter_step(ExitCode::model);
     engine->check(request.model);
     const double cached_share = prepare_cache(request.model, request.caching);
     events.add("load_begin", {{"cached_share", cached_share}, {"asked", caching_name(request.caching)}});
     const ModelFacts model = engine->load(request.model);
-    events.add("load_end", {{"model_bytes", model.bytes},
-                            {"n_params", model.n_params},
-                            {"n_vocab", model.n_vocab},
-                            {"n_ctx_train", model.n_ctx_train}});
+    const Json::Object loaded{{"model_bytes", model.bytes},
+                              {"n_params", model.n_params},
+                              {"n_vocab", model.n_vocab},
+                              {"n_ctx_train", model.n_ctx_train}};
+    events.add("load_end", loaded);
     events.add_memory("load");
 
     enter_step(ExitCode::context);
     const ContextFacts context = engine->open(request.setup);
-    events.add("context", {{"n_ctx", context.n_ctx},
-                           {"n_batch", context.n_batch},
-                           {"threads", request.setup.threads},
-                           {"kv_bytes", context.kv_bytes}});
-    if (const Json::Object effective = engine->effective(); !effective.empty()) {
+    const Json::Object opened{{"n_ctx", context.n_ctx},
+                              {"n_batch", context.n_batch},
+                              {"threads", request.setup.threads},
+                              {"kv_bytes", context.kv_bytes}};
+    events.add("context", opened);
+    const Json::Object effective = engine->effective();
+    if (!effective.empty()) {
         events.add("effective", effective);
     }
     const std::unique_ptr<Drafter> drafter = make_drafter(request, model, events);
@@ -78,7 +87,13 @@ void hold_conversations(const std::string & request_path, const Scratch & saved,
     Session session(request, *engine, model, context, events, drafter.get(), saved.path);
     give_sync_mark(request.sync_mark, request.setup.threads, events);
     session.warm_up();
-    session.run();
+    std::optional<Link> asker;
+    if (request.serve) {
+        events.flush();
+        asker.emplace(Link::accept(*request.serve));
+        asker->send({{"load", loaded}, {"context", opened}, {"effective", effective}});
+    }
+    session.run(asker ? &*asker : nullptr);
     give_sync_mark(request.sync_mark, request.setup.threads, events);
     session.write_profile();
     events.add_memory("end");

@@ -17,6 +17,7 @@ constexpr int64_t max_threads = 512;
 constexpr int64_t max_pulse_ms = 60000;
 constexpr int64_t max_drafted = 64;
 constexpr int64_t max_sequences = 64;
+constexpr int64_t max_port = 65535;
 
 Prompt read_prompt(const Fields & fields, const std::string & field, const Json & turn, int32_t max_tokens) {
     if (turn.as<Json::Object>() == nullptr) {
@@ -116,6 +117,17 @@ std::optional<ThinkingMarkers> read_thinking(const Json * node) {
     return markers;
 }
 
+std::optional<Peer> read_peer(Fields & request, const std::string & name) {
+    const Json * node = request.optional(name);
+    if (node == nullptr) {
+        return std::nullopt;
+    }
+    Fields fields(*node, name);
+    Peer peer{fields.text("address"), static_cast<uint16_t>(fields.integer("port", 1, max_port)), fields.text("token")};
+    fields.finish();
+    return peer;
+}
+
 int32_t read_sequences(Fields & fields, const Engine & engine) {
     const int64_t count = fields.integer_or("sequences", 1, max_sequences, 1);
     if (count > 1 && !engine.holds_sequences()) {
@@ -194,6 +206,11 @@ Request read_request(const std::string & path, Engine & engine) {
     request.sync_mark = read_sync_mark(fields.optional("sync_mark"));
     request.thinking = read_thinking(fields.optional("thinking"));
     request.speculation = read_speculation(fields, engine);
+    request.serve = read_peer(fields, "serve");
+    request.ask = read_peer(fields, "ask");
+    if ((request.serve || request.ask) && request.setup.sequences > 1) {
+        fields.wrong("sequences", "several are not told to another device");
+    }
     fields.finish();
     return request;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine.h"
+#include "link.h"
 
 #include <cstdint>
 #include <memory>
@@ -68,6 +69,8 @@ struct Request {
     SyncMark sync_mark;
     std::optional<ThinkingMarkers> thinking;
     std::optional<Speculation> speculation;
+    std::optional<Peer> serve;  // hold the conversations with whoever asks there
+    std::optional<Peer> ask;    // have the engine over there hold them
 };
 
 // Throws Failure(bad_request), naming the field, where the file cannot be read or anything in it is wrong. The engine takes the

@@ -51,7 +51,8 @@ void Session::warm_up() {
     events.flush();
 }
 
-void Session::run() {
+void Session::run(Link * asker) {
+    this->asker = asker;
     for (size_t conversation = 0; conversation < request.conversations.size(); ++conversation) {
         if (conversation > 0) {
             pause_for_ms(request.conversation_pause_ms);
@@ -66,6 +67,9 @@ void Session::converse(size_t conversation) {
     history.clear();
     sampler.seed(request.sampling.seed + conversation);
     fill();
+    if (asker != nullptr) {
+        asker->send({{"conversation", conversation}});
+    }
     const size_t turns = request.conversations[conversation].size();
     for (size_t turn = 0; turn < turns; ++turn) {
         if (turn > 0) {
@@ -133,7 +137,16 @@ std::vector<Token> Session::tokens_of(const Prompt & prompt, bool first) const {
 }
 
 Session::Stop Session::take_turn(size_t conversation, size_t turn) {
-    const Prompt & asked = request.conversations[conversation][turn];
+    Prompt asked = request.conversations[conversation][turn];
+    if (asker != nullptr) {
+        const Json said = asker->receive();
+        asked_ns = monotonic_ns();
+        const Json * text = said.find("text");
+        if (text == nullptr || text->as<std::string>() == nullptr) {
+            throw Failure(ExitCode::decode, "link: expected a prompt, got " + said.dump());
+        }
+        asked.text = *text->as<std::string>();
+    }
     events.add("turn_begin", {{"c", conversation}, {"i", turn}});
     if (request.restore && request.depth > 0 && turn == 0) {
         restore();
@@ -169,7 +182,9 @@ Session::Stop Session::generate(int32_t max_tokens, size_t & n_generated, std::s
         const std::optional<Token> forced = thinking.forced();
         last[0] = forced ? *forced : sampler.sample(logits, n_vocab, history);
         const size_t index = n_generated++;
-        events.add_token(monotonic_ns(), static_cast<int64_t>(index), last[0], forced ? std::nullopt : sampler.margin());
+        const int64_t t = monotonic_ns();
+        events.add_token(t, static_cast<int64_t>(index), last[0], forced ? std::nullopt : sampler.margin());
+        tell(t, last[0]);
         if (!forced && is_end(last[0])) {
             return Stop::eog;
         }
@@ -217,6 +232,14 @@ Session::Stop Session::generate_abreast(int32_t max_tokens, size_t & n_generated
             engine.logits_after(0);
             profile.add(monotonic_ns() - begin, engine.operations());
         }
+    }
+}
+
+void Session::tell(int64_t t, Token token) {
+    if (asker != nullptr) {
+        // What a reader over there would be shown; a character in parts arrives with U+FFFD, and whole when the turn ends.
+        asker->send({{"token", token}, {"text", engine.piece(token)}});
+        first_ns = first_ns == 0 ? t : first_ns;
     }
 }
 
@@ -307,6 +330,12 @@ void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t
         fields.emplace_back("answer", n_generated > 0 ? thinking.answer() : "");
     }
     events.add("turn_end", fields);
+    if (asker != nullptr) {
+        fields.emplace_back("served_ns", monotonic_ns() - asked_ns);
+        fields.emplace_back("first_ns", first_ns == 0 ? Json() : Json(first_ns - asked_ns));
+        first_ns = 0;
+        asker->send(std::move(fields));
+    }
     events.add_memory("turn");
     events.flush();
 }

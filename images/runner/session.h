@@ -4,6 +4,7 @@
 #include "events.h"
 #include "drafter.h"
 #include "engine.h"
+#include "link.h"
 #include "profile.h"
 #include "request.h"
 #include "thinking.h"
@@ -21,8 +22,9 @@ public:
             Drafter * drafter, std::string saved);
 
     void warm_up();
-    // Throws Failure(decode) or, when a signal asks for it, Stopped.
-    void run();
+    // Hold the conversations; with an asker, who may be null, it is they who put the prompts and are told the answers. Throws
+    // Failure(decode) or, when a signal asks for it, Stopped.
+    void run(Link * asker);
     // What an operator profile found, where one was asked for.
     void write_profile() { profile.write(events); }
 
@@ -36,6 +38,8 @@ private:
     std::vector<Token> tokens_of(const Prompt & prompt, bool first) const;
     Stop take_turn(size_t conversation, size_t turn);
     Stop generate(int32_t max_tokens, size_t & n_generated, std::string & text);
+    // Let whoever asks see a token of `t`.
+    void tell(int64_t t, Token token);
     // Append tokens to the context and wait for the logits after the last one.
     void decode(const std::vector<Token> & tokens);
     // The same for several sequences, of which the first one's tokens are told.
@@ -67,6 +71,9 @@ private:
     struct {
         int64_t drafted, accepted, ns;
     } speculated{};  // in this turn
+    Link * asker = nullptr;
+    int64_t asked_ns = 0;  // when a prompt had arrived
+    int64_t first_ns = 0;  // when its answer began
     std::vector<Token> history;  // of the conversation: prompts and answers
 };
 

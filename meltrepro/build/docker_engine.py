@@ -128,7 +128,7 @@ class DockerEngine:
         return {"Dockerfile": dockerfile}
 
     def execute(self, execution: Execution) -> Exit:
-        """Run the command in a container of the bundle's runtime image, without network, as an ordinary user."""
+        """Run the command in a container of the bundle's runtime image as an ordinary user."""
         user = os.getuid() if self._facts.rootless else os.getuid() or _NOBODY
         with _engine_errors(), handed_over(execution, user), self._container(execution, user) as container:
             status = _finished(container, execution.timeout_s)
@@ -167,7 +167,7 @@ class DockerEngine:
             container = self._client.containers.create(
                 image,
                 command=list(execution.argv),
-                network_mode="none",
+                network_mode="host" if execution.network else "none",
                 user=self._inside(user),
                 # Mounts have the owners that they have here, also where users are remapped or SELinux labels files: what is
                 # mounted is not relabelled, because some of it belongs to others.

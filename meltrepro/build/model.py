@@ -143,7 +143,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Execution:
-    """A command of a bundle to run in a clean place without network: a quantizer, a runner.
+    """A command of a bundle to run in a clean place, without network unless it says so: a quantizer, a runner.
 
     The bundle is `/bundle` inside; everything else that the command sees is listed here.
     """
@@ -162,6 +162,8 @@ class Execution:
     """Marks what the execution starts, so that `Engine.stop_strays` finds what a killed process left running."""
     memory_bytes: int | None = None
     """What it may use in a container; beyond that the kernel kills it."""
+    network: bool = False
+    """Whether it reaches the networks of this machine: none otherwise."""
     watcher: str = ""
     """What `Engine.beside` gave for the program that watches this one; empty where none does."""
 

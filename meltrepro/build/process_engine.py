@@ -229,6 +229,7 @@ def _program(execution: Execution, owner: str) -> list[str]:
     return [
         _bubblewrap(),
         *_isolation({"PATH": "/bundle/bin", "LC_ALL": "C", **processes.mark(owner)}),
+        *(("--share-net",) if execution.network else ()),
         *("--dev", "/dev", "--remount-ro", "/dev", "--ro-bind", str(execution.bundle.path.absolute()), "/bundle"),
         *(part for inside, path in execution.readonly.items() for part in ("--ro-bind", str(path.absolute()), inside)),
         *(part for inside, path in execution.writable.items() for part in ("--bind", str(path.absolute()), inside)),

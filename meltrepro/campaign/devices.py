@@ -45,7 +45,7 @@ def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -
     Where none is left, raises what `require_cells` raises, or the `EngineError` that is in the way.
     """
     names: dict[str, list[str]] = {}
-    for name in sorted({cell.target_name for cell in setup.plan.cells}):
+    for name in sorted({name for cell in setup.plan.cells for name in cell.target_names}):
         names.setdefault(setup.devices[name].id, []).append(name)
     sensors: dict[str, bytes] = {}
     lost: dict[str, Absence] = {}
@@ -76,7 +76,7 @@ def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -
             if isinstance(absence.error, EngineError):
                 raise absence.error
     require_cells(setup.plan)
-    left = {cell.target_name: setup.targets[cell.target_name] for cell in setup.plan.cells}
+    left = {name: setup.targets[name] for cell in setup.plan.cells for name in cell.target_names}
     return Ready(setup, left, sensors, strays, restored)
 
 
@@ -97,11 +97,8 @@ def _without(setup: Setup, lost: Mapping[str, Absence]) -> Setup:
     """The same setup without the cells of some targets."""
     if not lost:
         return setup
-    cells = [cell for cell in setup.plan.cells if cell.target_name not in lost]
-    skipped = [
-        SkippedCell(cell.id, lost[cell.target_name].kind, lost[cell.target_name].reason)
-        for cell in setup.plan.cells
-        if cell.target_name in lost
-    ]
+    without = {cell: gone[0] for cell in setup.plan.cells if (gone := [n for n in cell.target_names if n in lost])}
+    cells = [cell for cell in setup.plan.cells if cell not in without]
+    skipped = [SkippedCell(cell.id, lost[name].kind, lost[name].reason) for cell, name in without.items()]
     plan = replace(setup.plan, cells=tuple(cells), skipped=(*setup.plan.skipped, *skipped))
     return replace(setup, plan=plan, missing={**setup.missing, **lost})

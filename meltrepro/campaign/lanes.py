@@ -1,6 +1,7 @@
 """Several devices at once: a lane for each, in which trials run one after the other.
 
-This machine and the virtual devices that it runs share one lane: they would take each other's CPUs.
+This machine and the virtual devices that it runs share one lane: they would take each other's CPUs. So do devices of which
+one has the other's engine answer.
 """
 
 from __future__ import annotations
@@ -22,13 +23,20 @@ R = TypeVar("R")
 
 def lanes_of(trials: Sequence[Trial], runs: Mapping[str, CellRun]) -> list[list[Trial]]:
     """The trials of each lane, in the order of the schedule; `runs` are by cell id."""
-    here = {_digest(run.facts) for run in runs.values() if run.facts.here}
-    lanes: dict[str, list[Trial]] = {}
+    here = {_digest(each) for run in runs.values() for each in run.devices if each.here}
+
+    def device(facts: DeviceFacts) -> str:
+        return _HERE if facts.virtual or _digest(facts) in here else facts.id
+
+    lanes: dict[str, str] = {}
+    """By device, the one that its lane is named by."""
+    for run in runs.values():
+        found = {lanes.setdefault(name, name) for name in map(device, run.devices)}
+        lanes = {name: min(found) if lane in found else lane for name, lane in lanes.items()}
+    members: dict[str, list[Trial]] = {}
     for trial in trials:
-        facts = runs[trial.cell_id].facts
-        key = _HERE if facts.virtual or _digest(facts) in here else facts.id
-        lanes.setdefault(key, []).append(trial)
-    return list(lanes.values())
+        members.setdefault(lanes[device(runs[trial.cell_id].facts)], []).append(trial)
+    return list(members.values())
 
 
 def _digest(facts: DeviceFacts) -> str:

@@ -71,7 +71,7 @@ def make_requests(
             cell,
             rendered.get((cell.model_name, cell.workload_name)),
             plan.manifest.protocol,
-            devices[cell.target_name].cores,
+            devices[cell.engine_name].cores,
         )
         for cell, workload in cells
     }
@@ -122,7 +122,7 @@ def _request(
     return Request(
         model="",
         context=workload.context,
-        threads=cell.target.threads or cell.target.usable_cores or cores,
+        threads=cell.engine_target.threads or cell.engine_target.usable_cores or cores,
         batch=workload.batch,
         **cell.options,
         max_tokens=(lengths.answer or 1) if lengths is not None else workload.max_tokens,

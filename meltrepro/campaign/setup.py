@@ -43,6 +43,7 @@ from meltrepro.record.trial import AnyRequest, Request, ScoringRequest
 from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.store.names import redact
 from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target, TargetKind
+from meltrepro.targets.offload import Meeting, OffloadTarget
 from meltrepro.targets.presence import Absence
 
 _ADDRESSES = ("git", "url", "uri")
@@ -105,14 +106,17 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             model=setup.artifacts[cell.model_id],
             runner_digest=runners[cell.bundle_id],
             request=setup.requests[cell.id],
-            target=setup.targets[cell.target_name],
+            target=_target(setup, cell),
+            engine_facts=setup.devices[cell.engine_name] if cell.away is not None else None,
             facts=setup.devices[cell.target_name],
             timeout_s=manifest.protocol.timeout_s,
             measure=manifest.measure,
             gates=manifest.protocol.gates,
             abort_above_c=manifest.protocol.abort_above_c,
             idle_s=manifest.protocol.idle_s,
-            sensor_plan=sensors.get(cell.target_name) if has_sampler(setup.artifacts[cell.bundle_id]) else None,
+            sensor_plan=sensors.get(cell.target_name)
+            if has_sampler(setup.artifacts[cell.asker_id or cell.bundle_id])
+            else None,
             meter=setup.meters.get(cell.target_name),
             most_w=_most_w(cell, setup.devices[cell.target_name]),
             capabilities=setup.capabilities.get(cell.target_name),
@@ -123,6 +127,16 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
         )
         for cell in setup.plan.cells
     }
+
+
+def _target(setup: Setup, cell: Cell) -> Target:
+    """What runs a cell's trials."""
+    near = setup.targets[cell.target_name]
+    if cell.away is None or cell.asker_id is None:
+        return near
+    wanted = cell.away.offload
+    meeting = Meeting(wanted.address, wanted.listen, wanted.port)
+    return OffloadTarget(near, setup.targets[cell.away.name], setup.artifacts[cell.asker_id], meeting)
 
 
 def _about(cell: Cell, model: Artifact, release: str) -> Callable[[], str | None]:
@@ -259,7 +273,6 @@ def files_of(setup: Setup) -> dict[str, bytes]:
 
 
 def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> CellEntry:
-    manifest = setup.plan.manifest
     return CellEntry(
         id=cell.id,
         model=cell.model_name,
@@ -275,17 +288,18 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         bundle_digest=run.bundle.digest,
         runner_digest=run.runner_digest,
         source_digest=_source_digest(release),
-        params=_params(cell, run, manifest, setup.parameters.get(cell.model_id), setup.templates.get(cell.model_name)),
+        params=_params(setup, cell, run, setup.parameters.get(cell.model_id), setup.templates.get(cell.model_name)),
         synthetic=cell.model.synthetic,
     )
 
 
 def _params(
-    cell: Cell, run: CellRun, manifest: Manifest, parameters: int | None, template: ChatTemplate | None
+    setup: Setup, cell: Cell, run: CellRun, parameters: int | None, template: ChatTemplate | None
 ) -> dict[str, str | int | float]:
     """What varies between cells or explains them, flat."""
     protocol = {
-        name: getattr(manifest.protocol, name) for name in ("profile", "repetitions", "warmups", "order", "seed")
+        name: getattr(setup.plan.manifest.protocol, name)
+        for name in ("profile", "repetitions", "warmups", "order", "seed")
     }
     if not isinstance(cell.workload, Workload):
         protocol |= {"repetitions": run.parts or cell.workload.repetitions, "warmups": 0}
@@ -303,6 +317,7 @@ def _params(
         **{f"protocol.{name}": value for name, value in protocol.items()},
         **({"parameters": parameters, "bits_per_weight": 8 * run.model.size / parameters} if parameters else {}),
         **{f"settings.{name}": value for name, value in cell.target.asked.items()},
+        **_engine_away(setup, cell, run),
         "device.id": run.facts.id,
         "device.model": run.facts.model,
         "device.arch": run.facts.arch,
@@ -322,6 +337,22 @@ def _template(cell: Cell, template: ChatTemplate | None) -> dict[str, object]:
     name = choice if isinstance(choice, str) else choice.file or choice.named or "of the manifest"
     known = {"chat_template_digest": digest_of([template.text, template.variables, template.begin])} if template else {}
     return {"chat_template": name, **known}
+
+
+def _engine_away(setup: Setup, cell: Cell, run: CellRun) -> dict[str, object]:
+    """The device whose engine answers, where that is another one, and what asks it."""
+    if cell.away is None or cell.asker_id is None or (facts := run.engine_facts) is None:
+        return {}
+    return {
+        "offload.to": cell.away.name,
+        "offload.asker_digest": setup.artifacts[cell.asker_id].digest,
+        **{f"offload.settings.{name}": value for name, value in cell.away.target.asked.items()},
+        **{
+            f"offload.device.{name}": getattr(facts, name)
+            for name in ("id", "kind", "model", "arch", "cores", "memory_bytes")
+        },
+        **{f"offload.device.{name}": value for name, value in sorted(facts.facts.items())},
+    }
 
 
 def _asked(run: CellRun) -> dict[str, object]:

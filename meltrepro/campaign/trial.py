@@ -70,6 +70,8 @@ class CellRun:
     facts: DeviceFacts
     timeout_s: float
     measure: Measure
+    engine_facts: DeviceFacts | None = None
+    """The device whose engine answers, where that is another one."""
     gates: Gates = field(default_factory=Gates)
     abort_above_c: float | None = None
     idle_s: float = 0.0
@@ -94,6 +96,11 @@ class CellRun:
     """What the answers are held against, where they are."""
     about: Callable[[], str | None] = lambda: None
     """What the model is, and what the release knows of it, for whoever asks why it cannot be loaded."""
+
+    @property
+    def devices(self) -> tuple[DeviceFacts, ...]:
+        """Those that its trials occupy."""
+        return (self.facts,) if self.engine_facts is None else (self.facts, self.engine_facts)
 
     @property
     def parts(self) -> int | None:

@@ -248,6 +248,21 @@ class Speculation(Strict):
         return self
 
 
+class Offload(Strict):
+    """An engine on another device, which each target's own asks over a network and waits for."""
+
+    to: Name = Field(description="The target of this manifest whose engine answers.")
+    address: str | None = Field(
+        None,
+        min_length=1,
+        description="How the devices that ask reach it: an IP address, or a name that this machine knows; by itself that of its SSH link.",
+    )
+    listen: str | None = Field(
+        None, min_length=1, description="IP address at which it waits for them; that of `address` where absent."
+    )
+    port: int = Field(7878, ge=1024, le=65535, description="TCP port that it waits at, while a trial runs.")
+
+
 class Workload(Strict):
     """Conversations and the limits under which they are held."""
 
@@ -305,6 +320,7 @@ class Workload(Strict):
         None,
         description="What the page cache holds of the model's files when it is loaded: nothing, or all; as it comes where absent.",
     )
+    offload: Offload | None = added(None, description="Have another device's engine answer; absent: the target's own.")
 
     @model_validator(mode="before")
     @classmethod
@@ -338,6 +354,10 @@ class Workload(Strict):
     def _alone(self) -> Self:
         if self.speculate is not None and self.sequences > 1:
             raise ValueError("'speculate' is of one sequence")
+        if self.offload is not None and (self.lengths is not None or self.sequences > 1):
+            raise ValueError(
+                "'offload' needs conversations of texts, and one sequence: what is sent is part of what it costs"
+            )
         return self
 
     @property

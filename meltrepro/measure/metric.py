@@ -18,7 +18,18 @@ from meltrepro.record.trace import Memory, Span, Trace, Turn
 
 Better = Literal["higher", "lower"]
 Phase = Literal[
-    "load", "prefill", "generation", "turn", "context", "thinking", "memory", "device", "energy", "answers", "work"
+    "load",
+    "prefill",
+    "generation",
+    "turn",
+    "context",
+    "link",
+    "thinking",
+    "memory",
+    "device",
+    "energy",
+    "answers",
+    "work",
 ]
 
 

@@ -14,6 +14,7 @@ from meltrepro.measure.catalog.contexts import CONTEXTS
 from meltrepro.measure.catalog.device import DEVICE
 from meltrepro.measure.catalog.energy import ENERGY, doubt_of
 from meltrepro.measure.catalog.experience import EXPERIENCE
+from meltrepro.measure.catalog.link import LINK
 from meltrepro.measure.catalog.memory import MEMORY
 from meltrepro.measure.catalog.speed import SPEED, WORK
 from meltrepro.measure.catalog.thinking import THINKING
@@ -65,7 +66,7 @@ def compute(
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
-    for metric in (*SPEED, *CONTEXTS, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *ANSWERS, *WORK)
+    for metric in (*SPEED, *CONTEXTS, *LINK, *THINKING, *EXPERIENCE, *MEMORY, *DEVICE, *ENERGY, *ANSWERS, *WORK)
 }
 """Every metric by name, in the order in which tables show them."""
 QUOTIENTS = {name: metric.quotient for name, metric in METRICS.items() if metric.quotient is not None}

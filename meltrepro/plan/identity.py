@@ -70,6 +70,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "target": cell.target_name,
                 "workload": cell.workload_name,
                 "isa": cell.variant.name,
+                **({"engine": cell.away.name, "asker": cell.away.asker.name} if cell.away is not None else {}),
                 "peak_memory_bytes": memory.get(cell.id),
                 "options": plain(cell.options),
             }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, JsonValue
 from meltrepro.build.model import RecipeSource
 from meltrepro.frameworks.base import ModelStep, Purpose, Release, SkipKind, Variant, framework
 from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
-from meltrepro.manifest.schema import Manifest, Model, Workload
+from meltrepro.manifest.schema import Manifest, Model, Offload, Workload
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
@@ -20,6 +20,18 @@ EVERY = ""
 """Stands for every quantization."""
 Refusals = Mapping[tuple[str, str, str], str]
 """Why a framework cannot load a model, or make a quantization of it, by the names of model, framework and quantization."""
+
+
+@dataclass(frozen=True)
+class Away:
+    """Where the engine of a cell runs whose device only asks."""
+
+    name: str
+    """Of the target."""
+    target: Target
+    asker: Variant
+    """What the device that asks runs."""
+    offload: Offload
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class Cell:
     """What it is compared with; `None` for a cell that is compared with nothing."""
     draft_key: ModelId | None = None
     """The model that foresees what that one says; `None` where none does."""
+    away: Away | None = None
+    """`None` where the engine runs on the cell's own device."""
     point: str = ""
     """What the framework's name has behind it where options are axes."""
 
@@ -66,6 +80,25 @@ class Cell:
     def bundle_id(self) -> str:
         """Id of the programs that it runs."""
         return str(BundleId(self.framework_name, RUN, self.variant.name))
+
+    @property
+    def asker_id(self) -> str | None:
+        """Id of the programs of its own device, where its engine runs on another one."""
+        return str(BundleId(self.framework_name, RUN, self.away.asker.name)) if self.away is not None else None
+
+    @property
+    def engine_name(self) -> str:
+        """The target that its engine runs on."""
+        return self.away.name if self.away is not None else self.target_name
+
+    @property
+    def engine_target(self) -> Target:
+        return self.away.target if self.away is not None else self.target
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The targets that its trials occupy."""
+        return (self.target_name, self.away.name) if self.away is not None else (self.target_name,)
 
     @property
     def draft_id(self) -> str | None:

@@ -98,6 +98,7 @@ def resolve(loaded: LoadedManifest) -> Mapping[str, KnownFramework]:
     if len(known) == len(found):  # else what is unknown may belong to the framework that is
         names.check_values(known)
     names.check_drafts()
+    names.check_offloads()
     names.check_templates()
     names.check_thinking()
     names.check_assumed()
@@ -159,6 +160,13 @@ class _Names:
                 and workload.speculate.model is not None
             ):
                 self.check(("workloads", name, "speculate", "model"), "model", workload.speculate.model, models)
+
+    def check_offloads(self) -> None:
+        """Targets whose engines are to answer others."""
+        for name, workload in self.loaded.manifest.workloads.items():
+            if isinstance(workload, Workload) and workload.offload is not None:
+                at: FieldPath = ("workloads", name, "offload", "to")
+                self.check(at, "target", workload.offload.to, self.loaded.manifest.targets)
 
     def check_templates(self) -> None:
         for name, model in self.loaded.manifest.models.items():

@@ -7,6 +7,7 @@ all such names reported at once; a combination that cannot run becomes a `Skippe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 from meltrepro.errors import DeviceBusy, NothingThere, PlanError
@@ -14,10 +15,21 @@ from meltrepro.frameworks.base import Asked, ContextUse, ModelStep, Skip, SkipKi
 from meltrepro.manifest.accuracy import AnswerWorkload, TextWorkload
 from meltrepro.manifest.axes import Point
 from meltrepro.manifest.loader import LoadedManifest
-from meltrepro.manifest.schema import AnyWorkload, Manifest, Model, Workload
+from meltrepro.manifest.schema import AnyWorkload, Manifest, Model, Offload, Workload
 from meltrepro.plan import estimate
 from meltrepro.plan.estimate import Sizes, StoreSpace
-from meltrepro.plan.model import EVERY, BundleNode, Cell, Costs, LogitsNode, ModelNode, Plan, Refusals, SkippedCell
+from meltrepro.plan.model import (
+    EVERY,
+    Away,
+    BundleNode,
+    Cell,
+    Costs,
+    LogitsNode,
+    ModelNode,
+    Plan,
+    Refusals,
+    SkippedCell,
+)
 from meltrepro.plan.names import KnownFramework, Selection, references, resolve
 from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
 from meltrepro.targets.base import DeviceFacts
@@ -54,9 +66,15 @@ def make_plan(
             continue
         name, point = points[key.framework]
         known = frameworks[name]
-        variant = judge.variant(known, key, point)
+        offload = offload_of(manifest, key)
+        # What is measured is made for the device that its engine runs on.
+        variant = judge.variant(known, key if offload is None else replace(key, target=offload.to), point)
         if isinstance(variant, Skip):
             skipped.append(SkippedCell(str(key), variant.kind, variant.reason))
+            continue
+        away = judge.away(known, key, point, offload) if offload is not None else None
+        if isinstance(away, Skip):
+            skipped.append(SkippedCell(str(key), away.kind, away.reason))
             continue
         source = known.source(manifest.models[key.model])
         cell = Cell(
@@ -70,6 +88,7 @@ def make_plan(
             known.model_id(key.model, source, key.quantization, variant),
             _logits(key, manifest.workloads[key.workload], others[name]),
             _draft(key, manifest, known, variant),
+            away,
             point.name,
         )
         if cell.model_id not in weights:
@@ -126,6 +145,18 @@ def selected(manifest: Manifest, only: Sequence[str] = ()) -> list[CellId]:
     keys = [key for key in _points(manifest) if selection.wants(str(key))]
     selection.refuse_idle(map(str, _points(manifest)))
     return keys
+
+
+def offload_of(manifest: Manifest, key: CellId) -> Offload | None:
+    """Where the engine of a cell is to run, if not on its own device."""
+    workload = manifest.workloads[key.workload]
+    return workload.offload if isinstance(workload, Workload) else None
+
+
+def targets_of(manifest: Manifest, keys: Sequence[CellId]) -> set[str]:
+    """The targets that cells have anything to do with."""
+    found = {offload.to for key in keys if (offload := offload_of(manifest, key)) is not None}
+    return found | {key.target for key in keys}
 
 
 def require_cells(plan: Plan, *, now: bool = True, shown: bool = False) -> None:
@@ -243,6 +274,22 @@ class _Judge:
             return Skip(found.kind, f"framework {known.name} on target {target}: {found.reason}")
         return found
 
+    def away(self, known: KnownFramework, key: CellId, point: Point, offload: Offload) -> Away | Skip:
+        """How another device's engine answers a cell's own device, or why it cannot."""
+        if key.target == offload.to:
+            return Skip(SkipKind.options, f"target {key.target} is the one that others are to ask")
+        asker, manifest = self.variant(known, key, point), self._manifest
+        if isinstance(asker, Skip):
+            return asker
+        for name in (key.target, offload.to):
+            if not manifest.targets[name].runs_programs:
+                return Skip(SkipKind.options, f"target {name} runs the runner app alone, which asks nobody")
+        if self._devices[key.target].id == self._devices[offload.to].id:
+            return Skip(SkipKind.options, f"targets {key.target} and {offload.to} are the same device")
+        if manifest.measure.operators:
+            return Skip(SkipKind.options, "operators are those of the device that computes: measure it by itself")
+        return Away(offload.to, manifest.targets[offload.to], asker, offload)
+
     def accuracy(self, cell: Cell, known: KnownFramework, other: KnownFramework) -> Skip | None:
         """Why a cell has no accuracy; `None` where it has one, or is not asked for it."""
         workload = cell.workload
@@ -274,8 +321,8 @@ class _Judge:
             return Skip(SkipKind.options, f"framework {kind} has no {lacking[0]}")
         if cell.draft_key is None:
             return None
-        if not cell.target.runs_programs:
-            return Skip(SkipKind.options, f"target {cell.target_name} runs the runner app alone, with one model")
+        if not cell.engine_target.runs_programs:
+            return Skip(SkipKind.options, f"target {cell.engine_name} runs the runner app alone, with one model")
         quantization = cell.draft_key.quantization
         if quantization not in known.quantizations:
             return Skip(
@@ -287,11 +334,11 @@ class _Judge:
 
     def options(self, cell: Cell, known: KnownFramework, point: Point) -> Skip | None:
         """Why a cell cannot have its options where it is to run; `None` where it can."""
-        asked = Asked(point.options, point.values.keys(), cell.variant, cell.workload.batch, cell.target)
-        refusal = known.framework.option_refusal(asked, self._devices[cell.target_name])
+        asked = Asked(point.options, point.values.keys(), cell.variant, cell.workload.batch, cell.engine_target)
+        refusal = known.framework.option_refusal(asked, self._devices[cell.engine_name])
         if refusal is None:
             return None
-        return Skip(SkipKind.options, f"framework {cell.key.framework} on target {cell.target_name}: {refusal}")
+        return Skip(SkipKind.options, f"framework {cell.key.framework} on target {cell.engine_name}: {refusal}")
 
     def fit(self, cell: Cell, memory: int | None, weights: int | None, *, stored: bool) -> Skip | None:
         """Why a cell cannot run for lack of context, memory or disk on its device; `None` where it can."""
@@ -299,7 +346,7 @@ class _Judge:
         if trained is not None and cell.workload.context > trained:
             needed = f"needs a context of {cell.workload.context} tokens"
             return Skip(SkipKind.context, f"{needed}, model {cell.model_name} has {trained}")
-        device, has = self._devices[cell.target_name], f"target {cell.target_name} has"
+        device, has = self._devices[cell.engine_name], f"target {cell.engine_name} has"
         if memory is not None and memory > device.memory_bytes:
             return Skip(SkipKind.memory, f"needs {readable(memory)} of memory, {has} {readable(device.memory_bytes)}")
         free = device.disk_free_bytes
@@ -375,6 +422,7 @@ def _bundle_nodes(
     for name in dict.fromkeys([*(cell.framework_name for cell in cells), *compared]):
         known, own = frameworks[name], [cell for cell in cells if cell.framework_name == name]
         run = {cell.variant.name: cell.variant for cell in own}
+        run |= {cell.away.asker.name: cell.away.asker for cell in own if cell.away is not None}
         if own:
             run |= {each.name: each for each in known.framework.extra_variants(known.options, known.release)}
         if name in compared:
@@ -391,7 +439,7 @@ def _bundle_nodes(
 
 
 def _proof_warnings(cells: Sequence[Cell], devices: Mapping[str, DeviceFacts]) -> Iterator[str]:
-    for target in dict.fromkeys(cell.target_name for cell in cells):
+    for target in dict.fromkeys(name for cell in cells for name in cell.target_names):
         if proof := devices[target].facts.get("proof"):
             yield f"target {target}: {proof}; what it measures has nothing behind it yet (docs/devices/{devices[target].kind}.md)"
 
@@ -403,10 +451,10 @@ def _disk_warnings(
     for cell in cells:
         node = cell.model_id
         size = weights[node]
-        if cell.target.here:  # it reads what the store has, for which there is room
+        if cell.engine_target.here:  # it reads what the store has, for which there is room
             continue
         if size is not None and node not in sizes.stored:
-            needed.setdefault(cell.target_name, {})[node] = size
+            needed.setdefault(cell.engine_name, {})[node] = size
     for target, models in needed.items():
         total, free = sum(models.values()), devices[target].disk_free_bytes
         if total > free:

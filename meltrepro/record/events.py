@@ -125,7 +125,7 @@ class _Parser:
     def _took_token(self, line: bytes) -> bool:
         """Take a token that is in its place, ten times as fast; whatever else a line is, the others say."""
         turn = self._turn
-        if turn is None or turn.prefill is None or (found := _TOKEN.fullmatch(line)) is None:
+        if turn is None or not turn.is_answered or (found := _TOKEN.fullmatch(line)) is None:
             return False
         t_ns, index, token_id = map(int, found.groups()[:3])
         if t_ns < self._last_ns or index != len(turn.token_ids):
@@ -314,8 +314,8 @@ class _Parser:
 
     def _on_prefill_begin(self, fields: EventFields) -> None:
         turn = self._open_turn(fields)
-        if turn.n_prompt is not None:
-            fields.fail("a second `prefill_begin` in a turn")
+        if turn.n_prompt is not None or turn.asked:
+            fields.fail("a second `prefill_begin` in a turn, or one after `asked`")
         turn.n_prompt = fields.whole("n")
         turn.prefill_begin_ns = fields.t
 
@@ -324,6 +324,12 @@ class _Parser:
         if turn.n_prompt is None or turn.prefill is not None:
             fields.fail("`prefill_end` without `prefill_begin`")
         turn.prefill = Span(turn.prefill_begin_ns, fields.t)
+
+    def _on_asked(self, fields: EventFields) -> None:
+        turn = self._open_turn(fields)
+        if turn.asked or turn.n_prompt is not None:
+            fields.fail("`asked` must come once in a turn, and no `prefill_begin` with it")
+        turn.asked = True
 
     def _on_token(self, fields: EventFields) -> None:
         turn = self._answering(fields)
@@ -444,8 +450,8 @@ class _Parser:
     def _answering(self, fields: EventFields) -> OpenTurn:
         """The open turn, once its prompt was read."""
         turn = self._open_turn(fields)
-        if turn.prefill is None:
-            fields.fail(f"`{fields.kind}` before `prefill_end`")
+        if not turn.is_answered:
+            fields.fail(f"`{fields.kind}` before `prefill_end` or `asked`")
         return turn
 
     def _expect(self, fields: EventFields, key: str, expected: int) -> None:

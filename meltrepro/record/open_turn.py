@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from meltrepro.record.event_fields import EventFields
-from meltrepro.record.trace import Drafted, Span, Stop, Thought, Turn
+from meltrepro.record.trace import Drafted, Served, Span, Stop, Thought, Turn
 
 
 class OpenTurn:
@@ -25,6 +25,8 @@ class OpenTurn:
         self.answer_at: int | None = None
         self.restore_begin_ns: int | None = None
         self.restored: Span | None = None
+        self.asked = False
+        """Whether the engine of another device was asked."""
 
     def ended(self, fields: EventFields) -> Turn:
         """The turn, as its last event completes it; raises `RecordError`."""
@@ -51,7 +53,24 @@ class OpenTurn:
             restored=self.restored,
             drafted=self._drafted(fields),
             sequences=max(fields.whole_or_none("sequences") or 1, 1),
+            served=self._served(fields) if self.asked else None,
         )
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether tokens may come."""
+        return self.prefill is not None or self.asked
+
+    def _served(self, fields: EventFields) -> Served:
+        found = Served(
+            fields.whole("served_ns"),
+            fields.whole_or_none("first_ns"),
+            fields.whole("sent_bytes"),
+            fields.whole("received_bytes"),
+        )
+        if found.ns > fields.t - self.begin_ns or (found.first_ns or 0) > found.ns:
+            fields.fail(f"the other device took {found.ns} ns for a turn of {fields.t - self.begin_ns} ns")
+        return found
 
     def _drafted(self, fields: EventFields) -> Drafted | None:
         tokens = fields.whole_or_none("drafted")

@@ -101,6 +101,18 @@ class Drafted:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What the engine on another device took for a turn, and what the link to it carried."""
+
+    ns: int
+    """From the prompt's arrival there to the end of the answer, by the clock there."""
+    first_ns: int | None
+    """From the prompt's arrival to the first token; `None` where there is none."""
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True)
 class DraftModel:
     """The model that foresees what another one says."""
 
@@ -137,6 +149,13 @@ class Turn:
     """`None` where every token was decoded by itself."""
     sequences: int = 1
     """That were written abreast; tokens and text are those of the first."""
+    served: Served | None = None
+    """`None` where the engine ran here."""
+
+    @property
+    def was_read(self) -> bool:
+        """Whether an engine has read the prompt."""
+        return self.prefill is not None or (self.served is not None and self.n_gen > 0)
 
     @property
     def n_gen(self) -> int:

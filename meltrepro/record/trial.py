@@ -32,17 +32,33 @@ SENSOR_PLAN, SAMPLER_LOG = "sampling.json", "sampler.log"
 METER, CLOCKS = "meter.jsonl", "clocks.json"
 CHECKS = "checks.json"
 """What the answers of a trial are held against (docs/accuracy.md)."""
+ENGINE_EVENTS, ENGINE_LOG = "engine.jsonl", "engine.log"
+"""Events and log of the other device's runner, where that has the engine."""
 SCRATCH = "scratch"
 """A folder that a program may have for itself; it is gone when the trial has ended, however it ended."""
 CRASH = "report.ips"
 """What a phone of Apple's reports of a program that crashed; beside the record, not a part of it."""
-SEALED = (REQUEST, CHECKS, EVENTS, DEVICE, SAMPLES, SENSOR_PLAN, METER, CLOCKS, STDOUT, STDERR, SAMPLER_LOG)
+SEALED = (
+    REQUEST,
+    CHECKS,
+    EVENTS,
+    DEVICE,
+    SAMPLES,
+    SENSOR_PLAN,
+    METER,
+    CLOCKS,
+    STDOUT,
+    STDERR,
+    SAMPLER_LOG,
+    ENGINE_EVENTS,
+    ENGINE_LOG,
+)
 """The files whose digests an outcome holds, as far as they are there."""
 
 
 def most_bytes(name: str) -> int:
     """How large a file of a record may be, in bytes."""
-    return untrusted.PIECEWISE if name in (EVENTS, SAMPLES, METER) else untrusted.WHOLE
+    return untrusted.PIECEWISE if name in (EVENTS, ENGINE_EVENTS, SAMPLES, METER) else untrusted.WHOLE
 
 
 class RequestSampling(Strict):
@@ -81,6 +97,14 @@ class RequestSpeculation(Strict):
     digest: Sha256 | None = Field(None, description="sha256 of that model.")
 
 
+class RequestPeer(Strict):
+    """The other end of a link between two runners."""
+
+    address: str = Field(description="An IP address: where to wait, or whom to ask.")
+    port: int = Field(ge=1, le=65535)
+    token: str = Field(min_length=1, description="A secret of one trial that both ends know.")
+
+
 class Request(Strict):
     """`request.json`, version 1 of the runner contract (docs/runner.md). Other keys are the framework's own."""
 
@@ -110,6 +134,10 @@ class Request(Strict):
     conversation_pause_ms: int = Field(0, ge=0, description="Idle time between conversations.")
     sync_mark: SyncMark | None = None
     thinking: RequestThinking | None = None
+    serve: RequestPeer | None = Field(None, description="Whoever asks there puts the prompts and is told the answers.")
+    ask: RequestPeer | None = Field(
+        None, description="The runner over there has the engine; this one puts the prompts."
+    )
 
     __pydantic_extra__: dict[str, JsonValue]
 

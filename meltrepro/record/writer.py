@@ -23,7 +23,7 @@ from meltrepro.record.trial import Outcome, outcome_bytes
 _WRITTEN = frozenset(
     {
         *(record.REQUEST, record.EVENTS, record.STDOUT, record.STDERR, record.CRASH),
-        *(record.SENSOR_PLAN, record.SAMPLES, record.SAMPLER_LOG),
+        *(record.SENSOR_PLAN, record.SAMPLES, record.SAMPLER_LOG, record.ENGINE_EVENTS, record.ENGINE_LOG),
     }
 )
 """What is there when a trial has run; whatever else a record holds, this program writes later."""

@@ -227,6 +227,12 @@ class TrialJob:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Files that the program reads besides the model, by the names that its arguments have for them."""
 
+    @property
+    def network(self) -> bool:
+        """Whether the program talks to one on another device."""
+        request = self.request
+        return isinstance(request, Request) and (request.ask is not None or request.serve is not None)
+
     def argv(self, program: str, seen: Callable[[str], str]) -> list[str]:
         """The command line, given where the program and each file are as the program sees them."""
         return [program, *(seen(each.name) if isinstance(each, PathOf) else each for each in self.arguments)]
@@ -418,6 +424,15 @@ class Adjustable(Protocol):
 
     def try_out(self) -> Sequence[TriedSetting]:
         """Set each setting to another value, read it back and restore it; raises `TargetLost`."""
+        ...
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """A target that knows how it is reached over a network."""
+
+    def address(self) -> str:
+        """An IP address, or a name that this machine knows; raises `TargetError` where the link has none."""
         ...
 
 

@@ -109,6 +109,8 @@ class _Builder:
             if turn.token_ns:
                 attributes = {"tokens": turn.n_gen}
                 self._add("generate", "UNKNOWN", span, turn.prefill.end_ns, turn.token_ns[-1], attributes)
+        elif turn.was_read:
+            self._add("answer", "UNKNOWN", span, turn.token_ns[0], turn.token_ns[-1], {"tokens": turn.n_gen})
 
     def _add(
         self,

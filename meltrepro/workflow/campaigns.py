@@ -183,5 +183,5 @@ def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | N
 
 def _trial_engine(session: Session) -> Engine | None:
     """The engine, where any trial runs in a sandbox of it; `None` leaves a daemon that nobody needs alone."""
-    contained = any(cell.target.contained for cell in session.plan.cells)
+    contained = any(cell.target.contained or cell.engine_target.contained for cell in session.plan.cells)
     return session.tools.engine() if contained else None

@@ -31,7 +31,7 @@ from meltrepro.manifest.sources import HuggingFaceSource
 from meltrepro.plan.estimate import Sizes
 from meltrepro.plan.model import Plan
 from meltrepro.plan.names import resolve
-from meltrepro.plan.planner import make_plan, selected
+from meltrepro.plan.planner import make_plan, selected, targets_of
 from meltrepro.settings import Settings
 from meltrepro.steps import Sink, Step, silent
 from meltrepro.store.mirror import load_mirrors
@@ -290,7 +290,7 @@ def open_session(
         models = look_at_models(loaded, resolve(loaded), at_hand(tools.pins)) if lock_file is None else Looks()
         for warning in models.warnings:
             sink(Step("warning", "note", warning))
-        seen = look(loaded.manifest, {key.target for key in cells}, settings, tools)
+        seen = look(loaded.manifest, targets_of(loaded.manifest, cells), settings, tools)
         devices, unusable = _to_plan_with(seen, measured=measured)
         for device in seen.values():
             _tell(device, sink, measured=measured)

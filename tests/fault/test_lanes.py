@@ -191,3 +191,12 @@ def test_devices_of_one_machine_share_a_lane(tmp_path: Path) -> None:
     trials = schedule(list(runs), setup.plan.manifest.protocol)
     lanes = [{trial.cell_id.split("/")[3] for trial in lane} for lane in lanes_of(trials, runs)]
     assert sorted(map(sorted, lanes)) == [["host", "one"], ["two"]]
+
+
+def test_devices_that_ask_each_other_share_a_lane(tmp_path: Path) -> None:
+    setup = rig.make_setup(tmp_path, rig.Spec({"a": "sleep 0"}, ONCE, ["one", "two", "three"]))
+    runs = cell_runs(setup)
+    asking = {id: replace(run, engine_facts=setup.devices["two"]) if "/one/" in id else run for id, run in runs.items()}
+    trials = schedule(list(runs), setup.plan.manifest.protocol)
+    lanes = [{trial.cell_id.split("/")[3] for trial in lane} for lane in lanes_of(trials, asking)]
+    assert sorted(map(sorted, lanes)) == [["one", "two"], ["three"]]

@@ -117,7 +117,7 @@ def test_the_recipe_builds_with_a_stand_in(release: str, packed: bool, tools: Pa
             assert facts["march"] == "armv8.2-a+dotprod+fp16"
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_tvms_runtime_is_compiled_of_the_sources_in_its_wheels(tools: Path, tmp_path: Path) -> None:
     """All of it, with OpenCL, linked into the runner; ten minutes of CPU time."""
     entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)
@@ -134,7 +134,7 @@ def test_tvms_runtime_is_compiled_of_the_sources_in_its_wheels(tools: Path, tmp_
                 assert name in (out / "bin" / "melt-runner").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.costly
 def test_a_library_of_a_package_for_android_is_beside_programs(tools: Path, tmp_path: Path) -> None:
     """ONNX Runtime's, and all that is compiled besides; four minutes of CPU time."""
     entry = Ndk(ndk=stand_in(tmp_path / "android-ndk-standin", tools / "zig" / "zig").name)

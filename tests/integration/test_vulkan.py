@@ -1,6 +1,6 @@
 """llama.cpp with Vulkan on Mesa's software device, in a trial's sandbox: the CPU's tokens, and a fallback that is not silent.
 
-A cold build compiles 1,800 shaders, a quarter of an hour of CPU time, so that `make test-vulkan` alone runs this.
+A cold build compiles 1,800 shaders, a quarter of an hour of CPU time, so that `make test-costly` alone runs this.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_two_plain_turns() -> None:
     assert set(values) == {
         name
         for name, metric in METRICS.items()
-        if metric.phase not in ("context", "thinking", "device", "energy", "answers")
+        if metric.phase not in ("context", "link", "thinking", "device", "energy", "answers")
     }
 
 

@@ -64,7 +64,11 @@ def test_a_metric_without_any_value_has_a_reason_instead(tmp_path: Path) -> None
     cell = read_campaign(build_campaign(tmp_path, [Cell(trial=Trial(kv_bytes=None))])).cells[0]
     assert "kv_bytes" not in cell.summaries
     reason = "the framework does not say"
-    others = dict.fromkeys(("device", "energy"), "nothing was sampled") | {"thinking": UNTOLD, "answers": UNCHECKED}
+    others = dict.fromkeys(("device", "energy"), "nothing was sampled") | {
+        "thinking": UNTOLD,
+        "answers": UNCHECKED,
+        "link": "the engine runs on the device itself",
+    }
     absent = {name: others[metric.phase] for name, metric in METRICS.items() if metric.phase in others}
     absent |= {"cached_share": "the runner does not say what the page cache held"}
     unasked = {name for name, metric in METRICS.items() if metric.phase == "context"}

@@ -143,7 +143,7 @@ WORK = (
         formula="sum of n over turns",
         source="prefill_begin",
         invalid_when="never",
-        compute=lambda facts: float(sum(turn.n_prompt for turn in facts.turns if turn.prefill is not None)),
+        compute=lambda facts: float(sum(turn.n_prompt for turn in facts.turns if turn.was_read)),
     ),
     Metric(
         name="generated_tokens",
@@ -165,6 +165,6 @@ WORK = (
         formula="number of turns with a prefill",
         source="turn_end",
         invalid_when="never",
-        compute=lambda facts: float(sum(turn.prefill is not None for turn in facts.turns)),
+        compute=lambda facts: float(sum(turn.was_read for turn in facts.turns)),
     ),
 )

@@ -203,6 +203,7 @@ class HostTarget:
             stderr=job.folder / record.STDERR,
             owner=self._owner,
             memory_bytes=_allowed(self._memory(linux.memory(self._root)["MemTotal"])),
+            network=job.network,
             watcher=self._watcher,
         )
         with self._stopped(self._owner):

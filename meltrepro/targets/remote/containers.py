@@ -61,12 +61,15 @@ class Containers:
         self._shell.expect(reply, "load the image of its programs")
         cache.forget(found.hexdigest())
 
-    def command(self, bundle: Artifact, program: str, job: str, arguments: Sequence[str]) -> list[str]:
+    def command(
+        self, bundle: Artifact, program: str, job: str, arguments: Sequence[str], *, network: bool = False
+    ) -> list[str]:
         """What runs a program of a bundle, named by its path there, in a container; `job` is its working folder, in which its name leads to it."""
         docker, user, group, runtimes = self._engine()
         own = self._image is None
         options = [
-            *("--rm", f"--name=melt-{job.rpartition('/')[2]}", f"--label={_LABEL}={self._root}", "--network=none"),
+            *("--rm", f"--name=melt-{job.rpartition('/')[2]}", f"--label={_LABEL}={self._root}"),
+            f"--network={'host' if network else 'none'}",
             *("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={user}:{group}"),
             f"--mount=type=bind,source={self._root},target={self._root},readonly",
             f"--mount=type=bind,source={job},target={job}",

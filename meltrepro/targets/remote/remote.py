@@ -20,6 +20,7 @@ from meltrepro.targets.base import (
     LIBRARIES,
     RUNNER,
     SAMPLER,
+    Addressed,
     DeviceFacts,
     DeviceState,
     Progress,
@@ -200,6 +201,12 @@ class RemoteTarget:
         tried = self._retried(self._controls.try_out)
         return (*tried, self._retried(partial(affinity.try_out, self._shell)))
 
+    def address(self) -> str:
+        link = self._shell.link
+        if not isinstance(link, Addressed):
+            raise TargetError(f"{link.name}: its link says of no address", hint="name it: offload.address")
+        return link.address()
+
     def run_trial(self, job: TrialJob) -> TrialResult:
         """Run one trial detached on the device, waiting for it across lost links.
 
@@ -232,7 +239,8 @@ class RemoteTarget:
         self, containers: Containers, job: TrialJob, there: Job, boot_id: str, arguments: Sequence[str]
     ) -> Ended:
         """Run the program in a container, of which nothing is left whatever happens, as far as the device can be reached."""
-        argv = self._retried(partial(containers.command, job.bundle, job.program, there.path, arguments))
+        command = partial(containers.command, job.bundle, job.program, there.path, arguments, network=job.network)
+        argv = self._retried(command)
         try:
             self._retried(partial(there.start, argv, job.timeout_s))
             return self._until_ended(there, boot_id)

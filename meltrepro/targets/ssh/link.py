@@ -71,6 +71,10 @@ class SshLink:
         """Start a command under `/bin/sh`, whatever the login shell is; sshd makes it lead a group of its own."""
         return self._connected().start(command)
 
+    def address(self) -> str:
+        """Where the host is; raises what looking that up raises."""
+        return self._find().address
+
     def close(self) -> None:
         """Let go of the connection; the next command makes another."""
         with self._guard:
