@@ -97,8 +97,12 @@ def _without(setup: Setup, lost: Mapping[str, Absence]) -> Setup:
     """The same setup without the cells of some targets."""
     if not lost:
         return setup
-    without = {cell: gone[0] for cell in setup.plan.cells if (gone := [n for n in cell.target_names if n in lost])}
-    cells = [cell for cell in setup.plan.cells if cell not in without]
-    skipped = [SkippedCell(cell.id, lost[name].kind, lost[name].reason) for cell, name in without.items()]
+    cells, skipped = [], []
+    for cell in setup.plan.cells:
+        gone = [lost[name] for name in cell.target_names if name in lost]
+        if gone:
+            skipped.append(SkippedCell(cell.id, gone[0].kind, gone[0].reason))
+        else:
+            cells.append(cell)
     plan = replace(setup.plan, cells=tuple(cells), skipped=(*setup.plan.skipped, *skipped))
     return replace(setup, plan=plan, missing={**setup.missing, **lost})
