@@ -258,11 +258,11 @@ MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 
 @pytest.fixture
 def tight_memory() -> Iterator[Path]:
-    """A control group with 64 MB of memory."""
+    """A control group with 128 MB of memory, so that a runner is larger than the campaign when none is left."""
     group = MEMORY_GROUPS / f"meltrepro-test-{os.getpid()}"
     try:
         group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+        (group / "memory.limit_in_bytes").write_text(str(128 << 20))
     except OSError as error:
         pytest.skip(f"needs root and control groups of version 1: {error}")
     yield group
