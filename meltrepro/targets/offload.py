@@ -150,14 +150,13 @@ class OffloadTarget:
         engine, over = _Engine(), threading.Event()
 
         def run() -> TrialResult:
+            well = False
             try:
                 result = self._far.run_trial(job)
-                engine.failed_first = result.exit_code != 0 and not over.is_set()
+                well = result.exit_code == 0
                 return result
-            except BaseException:
-                engine.failed_first = not over.is_set()
-                raise
             finally:
+                engine.failed_first = not well and not over.is_set()
                 while engine.failed_first and not over.wait(_AGAIN_S):
                     with suppress(TargetError):
                         self._near.stop_strays()

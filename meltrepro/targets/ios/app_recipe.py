@@ -53,8 +53,8 @@ class IosBuild(Strict):
     )
     xcframework: Place | None = Field(
         None,
-        description="Zip of llama.cpp's xcframework of the release, by path or https, http or file URL; built on the Mac "
-        "where absent. ONNX Runtime's comes with its package.",
+        description="Zip of the release's xcframework, by path or https, http or file URL; where absent, it is built on the Mac, or "
+        "comes with the framework's package.",
     )
     ipa: Place | None = Field(
         None,
