@@ -249,11 +249,11 @@ def schedule(
 
 
 def _trials(cell_ids: Sequence[str], protocol: Protocol, profile: bool, own: Mapping[str, int]) -> Iterator[Trial]:
-    most = max([protocol.repetitions * any(cell_id not in own for cell_id in cell_ids), *own.values()])
+    most = max([protocol.count * any(cell_id not in own for cell_id in cell_ids), *own.values()])
 
     def repetitions(cell_id: str, indices: Iterable[int]) -> Iterator[Trial]:
         for index in indices:
-            if index >= own.get(cell_id, protocol.repetitions):
+            if index >= own.get(cell_id, protocol.count):
                 continue
             if cell_id in own:
                 yield Trial(cell_id, TrialKind.repetition, index)
@@ -261,7 +261,7 @@ def _trials(cell_ids: Sequence[str], protocol: Protocol, profile: bool, own: Map
             if index == 0:
                 yield from (Trial(cell_id, TrialKind.warmup, warmup) for warmup in range(protocol.warmups))
             yield Trial(cell_id, TrialKind.repetition, index)
-            if profile and index == protocol.repetitions - 1:
+            if profile and index == protocol.count - 1:
                 yield Trial(cell_id, TrialKind.profile, 0)
 
     if protocol.order is Order.interleaved:

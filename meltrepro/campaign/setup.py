@@ -27,7 +27,9 @@ from meltrepro.measure.sensor_plan import sensor_plan
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan
 from meltrepro.record import layout
+from meltrepro.record.calibrations import Calibration
 from meltrepro.record.campaign import (
+    CALIBRATIONS,
     LOCK,
     MANIFEST,
     MOST_W,
@@ -75,6 +77,8 @@ class Setup:
     """External meters by target name."""
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     """What is known of devices that were probed, by target name."""
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """What is known of the steadiness of devices, by target name."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """What scorers read besides the model, by digest."""
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -269,6 +273,10 @@ def files_of(setup: Setup) -> dict[str, bytes]:
             for node, files in setup.builds.items()
             for name, content in files.items()
         },
+        **{
+            f"{CALIBRATIONS}/{name}.json": each.model_dump_json(indent=1).encode() + b"\n"
+            for name, each in setup.calibrations.items()
+        },
     }
 
 
@@ -323,10 +331,16 @@ def _params(
         "device.arch": run.facts.arch,
         "device.cores": run.facts.cores,
         "device.memory_bytes": run.facts.memory_bytes,
+        "device.calibration": _calibration(setup, cell),
         **({MOST_W: run.most_w} if run.most_w else {}),
         **{f"device.{name}": value for name, value in sorted(run.facts.facts.items())},
     }
     return {name: _scalar(value) for name, value in params.items()}
+
+
+def _calibration(setup: Setup, cell: Cell) -> str:
+    known = setup.calibrations.get(cell.target_name)
+    return str(known) if known is not None else "none"
 
 
 def _template(cell: Cell, template: ChatTemplate | None) -> dict[str, object]:

@@ -19,6 +19,16 @@ def command(
             metavar="A B [...]", help="Campaign ids, names, folders, or `last`.", autocompletion=complete_campaigns
         ),
     ],
+    maps: Annotated[
+        list[str],
+        typer.Option(
+            "--map",
+            metavar="BEFORE=AFTER",
+            help="Compare cells with BEFORE in their name with those with AFTER, also of one campaign: old=new, or of an option "
+            "kv_type=f16:kv_type=q8_0.",
+            show_default=False,
+        ),
+    ] = [],
     output_format: Annotated[
         Literal["text", "json", "html"], typer.Option("--format", help="How to print it.")
     ] = "text",
@@ -28,11 +38,11 @@ def command(
     json: JsonOption = False,
     track: Annotated[bool, typer.Option("--track/--no-track", help="Log the page to the MLflow runs of both.")] = True,
 ) -> None:
-    """Compare campaigns with the first one, metric by metric, with a verdict each."""
+    """Compare campaigns with the first one, or cells of one campaign, metric by metric, with a verdict each."""
     from meltrepro.replay.show import text
     from meltrepro.report.comparison import html
 
-    compared = workflow.compare(campaigns, margin=margin, with_invalid=with_invalid)
+    compared = workflow.compare(campaigns, maps=maps, margin=margin, with_invalid=with_invalid)
     comparisons = [each.comparison for each in compared]
     if json or output_format == "json":
         result = json_text("compare", comparisons)

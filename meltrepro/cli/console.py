@@ -134,6 +134,13 @@ def _of_tuning(step: Step) -> str | None:
     return f"tuning, round {step.subject}: {settings}, {counted(detail.get('repetitions', 0), 'repetition')} each; {trials}"
 
 
+def _of_calibrating(step: Step) -> str:
+    """Which session begins."""
+    if step.unit == "s":
+        return f"calibrating: one trial without a pause, of some {step.total:.0f} s"
+    return f"calibrating: session {(step.done or 0) + 1:.0f} of {step.total:.0f}"
+
+
 def _of_study(step: Step) -> str | None:
     """What becomes of the manifests of a study, and of the models that they needed."""
     detail = step.detail
@@ -164,6 +171,7 @@ _LINES: dict[str, Callable[[Step], str | None]] = {
     _TRIAL: _of_trial,
     "manifest": _of_study,
     "tuning": _of_tuning,
+    "calibrating": _of_calibrating,
     "drop": _of_study,
 }
 """What is said of steps that have words of their own."""

@@ -45,8 +45,10 @@ def types() -> Mapping[str, Any]:
 
     Imports all that the models are made of.
     """
+    from meltrepro.record.calibrations import Calibration
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.replay.compare import Comparison
+    from meltrepro.replay.gate import GateResult
     from meltrepro.replay.verify import Verified
     from meltrepro.report.tidy import MetricRow, TokenRow, TrialRow
 
@@ -61,6 +63,7 @@ def types() -> Mapping[str, Any]:
         "run": RunDocument,
         "study": StudyResultDocument,
         "study-plans": list[PlanDocument],
+        "calibrate": Calibration,
         "tune": TuneDocument,
         "tune-plan": TunePlanDocument,
         "show": ShowDocument,
@@ -69,6 +72,7 @@ def types() -> Mapping[str, Any]:
         "ui": UiDocument,
         "findings": FindingsDocument,
         "compare": list[Comparison],
+        "gate": GateResult,
         "report": ReportDocument,
         "export-metrics": list[MetricRow],
         "export-trials": list[TrialRow],

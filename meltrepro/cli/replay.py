@@ -22,6 +22,7 @@ from meltrepro.cli.console import console
 from meltrepro.cli.documents import ProgramDocument
 from meltrepro.cli.json_output import print_json, types
 from meltrepro.errors import Differs, Inconclusive, MeltreproError
+from meltrepro.manifest.schema import Reference
 from meltrepro.words import counted
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def command(
         ),
     ] = False,
     margin: Annotated[float | None, typer.Option(help="Largest relative difference that counts as the same.")] = None,
+    reference: Annotated[
+        Reference | None,
+        typer.Option(
+            help="What the trials are held against: the recorded artifacts, run beside them (control), the recorded values "
+            "(recorded), or as the device's calibration allows (auto).",
+        ),
+    ] = None,
     maximum: Annotated[int | None, typer.Option(help="Most trials per cell.")] = None,
     all_cells: Annotated[
         bool, typer.Option("--all-cells", help="Repeat also cells that are INVALID in the record.")
@@ -80,6 +88,7 @@ def command(
             engine=engine,
             rebuild=rebuild,
             margin=margin,
+            reference=reference,
             maximum=maximum,
             all_cells=all_cells,
             track=track,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from meltrepro.manifest.base import Strict
+from meltrepro.manifest.base import Strict, added
 
 
 class Order(StrEnum):
@@ -56,6 +56,9 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = {
 """What a profile changes of the protocol's defaults; docs/protocol.md says why."""
 
 
+_GUESSED = 10
+
+
 class Protocol(Strict):
     """How trials are repeated and ordered."""
 
@@ -63,7 +66,17 @@ class Protocol(Strict):
         "standard",
         description="Other defaults for this section: `smoke` to see that everything works, `paper` for MELT's own protocol.",
     )
-    repetitions: int = Field(5, ge=1, le=10000, description="Trials of each cell that count.")
+    repetitions: Annotated[int, Field(ge=1, le=10000)] | Literal["auto"] = Field(
+        5,
+        description="Trials of each cell that count; `auto`: as many as show `difference` on these devices, by their calibrations.",
+    )
+    difference: float = added(
+        0.05,
+        gt=0,
+        lt=1,
+        description="With `repetitions: auto`, the difference in generation speed, as a share, that is to be shown between two cells "
+        "of a campaign in four of five cases.",
+    )
     warmups: int = Field(
         1,
         ge=0,
@@ -94,6 +107,11 @@ class Protocol(Strict):
     abort_above_c: float | None = Field(
         None, gt=0, lt=150, description="A trial is stopped, and fails, when any sensor gets hotter than this."
     )
+
+    @property
+    def count(self) -> int:
+        """The repetitions as a number; of `auto`, which is replaced where devices are known, a guess for estimates."""
+        return self.repetitions if isinstance(self.repetitions, int) else _GUESSED
 
     @model_validator(mode="before")
     @classmethod

@@ -385,12 +385,22 @@ class Tracking(Strict):
     enabled: bool = Field(True, description="Whether to log to MLflow at all; records are kept in any case.")
 
 
+Reference = Literal["auto", "control", "recorded"]
+
+
 class Replay(Strict):
     """What a replay of this manifest's campaigns must show; declared before anything is measured."""
 
     margin: float = Field(0.05, gt=0, lt=1, description="Largest relative difference that still counts as the same.")
     maximum: int = Field(30, ge=5, le=1000, description="Most trials per cell before a replay ends INCONCLUSIVE.")
-    session_cv: float = Field(0.01, ge=0, lt=1, description="How much medians of two sessions differ on one device.")
+    session_cv: float = Field(
+        0.01, ge=0, lt=1, description="How much medians of two sessions differ on a device that was not calibrated."
+    )
+    reference: Reference = added(
+        "auto",
+        description="What replayed trials are held against: the recorded artifact, run beside them (`control`), the values in the "
+        "record (`recorded`), or the latter only where a calibration shows that sessions of the device differ little enough.",
+    )
 
 
 def this_machine() -> dict[str, Target]:

@@ -18,7 +18,7 @@ from meltrepro.record.outcomes import SkipKind, with_skip_kind
 from meltrepro.untrusted import parse
 
 CAMPAIGN, MANIFEST, LOCK, PLAN, JOURNAL = "campaign.json", "manifest.yaml", "lock.yaml", "plan.json", "journal.jsonl"
-BUILDS, CELLS = "builds", "cells"
+BUILDS, CELLS, CALIBRATIONS = "builds", "cells", "calibrations"
 MOST_W = "device.most_w"
 """Parameter of a cell: the most that its device can draw, in watts."""
 IMPORTED = "imported"

@@ -20,8 +20,10 @@ from meltrepro.errors import ManifestError, RecordError, UsageError
 from meltrepro.manifest.loader import parse_manifest
 from meltrepro.manifest.schema import Manifest
 from meltrepro.manifest.yaml.suggest import near_miss
+from meltrepro.record import calibrations
 from meltrepro.record import campaign as files
 from meltrepro.record import trial as record
+from meltrepro.record.calibrations import Calibration
 from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.record.events import read_trace
 from meltrepro.record.ids import PART, CellId
@@ -192,6 +194,17 @@ class CampaignFolder:
         """The same campaign with those cells alone whose id is wanted."""
         cells = [entry for entry in self.document.cells if wanted(entry.id)]
         return replace(self, document=self.document.model_copy(update={"cells": cells}))
+
+    def calibration(self, target: str) -> Calibration | None:
+        """What was known of a target's steadiness when the campaign began; `None` for nothing. Raises `RecordError`."""
+        name = f"{files.CALIBRATIONS}/{target}.json"
+        if name not in self.document.files:
+            return None
+        path = self.file(name)
+        try:
+            return calibrations.read(path)
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} is damaged: {str(error).splitlines()[0]}", hint=_RESTORE) from error
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -1,8 +1,10 @@
-"""The control arm of a replay: the recorded artifacts once more, beside the rebuilt ones.
+"""The control arm of a replay: the recorded artifacts once more, beside those of today.
 
-Where a rebuild gave other bytes, comparing it with values of another day would mix two questions. So each cell gets a
-twin that runs what the record names; both run in the same rounds, on the same machine, and only they are compared. Scores are
-the same on any day, and have none.
+Values of another day mix two questions: whether these artifacts are as good as those, and whether the device is today as it
+was. So a cell gets a twin that runs what the record names; both run in the same rounds, on the same machine, and only they are
+compared. Where the bytes are the same, the twin shows what this session makes of one artifact and itself; it is left out
+where the device's calibration shows that its sessions differ little enough for the record's own values, and on another
+device, of which the record's values are the question. Scores are the same on any day, and have none.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ from dataclasses import replace
 from meltrepro.build.model import Artifact
 from meltrepro.campaign.setup import Setup
 from meltrepro.manifest.axes import base
-from meltrepro.manifest.schema import Workload
+from meltrepro.manifest.schema import Replay, Workload
+from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.measure.spreads import spread_of, with_sessions
 from meltrepro.plan.model import Cell
 from meltrepro.record.campaign import CellEntry
 from meltrepro.record.ids import CellId
-from meltrepro.record.reader import CampaignFolder
+from meltrepro.replay.compare import values_of
+from meltrepro.stats.equivalence import Design, sessions_decide
 from meltrepro.store.cas import Store
 
+STEADY = ("prefill_tps", "generation_tps")
+"""Metrics whose calibration says whether values of another session will do."""
 SUFFIX = ".recorded"
 """After the framework's name, in a twin's id."""
 
@@ -36,17 +43,23 @@ def is_twin(cell_id: str) -> bool:
     return base(CellId.parse(cell_id).framework).endswith(SUFFIX)
 
 
-def with_controls(setup: Setup, recorded: CampaignFolder, store: Store) -> Setup:
-    """Add a twin to each cell whose artifacts are not the recorded ones, where those are here and fit the device.
+def with_controls(setup: Setup, recorded: CampaignRecord, store: Store, declared: Replay) -> Setup:
+    """Add a twin to each cell that is to be held against its recorded artifacts, where those are here and fit the device.
 
     Raises `CorruptStore` where a recorded artifact was changed.
     """
+    if declared.reference == "recorded":
+        return setup
+    old = {cell.id: cell for cell in recorded.cells}
     entries = {cell.id: cell.entry for cell in recorded.cells}
     twins: dict[str, Cell] = {}
     artifacts: dict[str, Artifact] = {}
     for cell in setup.plan.cells:
         entry = entries.get(cell.id) if isinstance(cell.workload, Workload) else None
-        if entry is None or entry.isa != cell.variant.name or not _differs(setup, cell, entry):
+        if entry is None or entry.isa != cell.variant.name:
+            continue
+        same = not _differs(setup, cell, entry)
+        if declared.reference == "auto" and same and not _sessions_matter(setup, cell, old[cell.id], declared):
             continue
         if not (store.has(entry.bundle_digest) and store.has(entry.model_digest)):
             continue
@@ -65,6 +78,21 @@ def with_controls(setup: Setup, recorded: CampaignFolder, store: Store) -> Setup
         artifacts={**setup.artifacts, **artifacts},
         requests={**setup.requests, **{twin.id: setup.requests[cell_id] for cell_id, twin in twins.items()}},
     )
+
+
+def _sessions_matter(setup: Setup, cell: Cell, old: CellRecord, declared: Replay) -> bool:
+    """Whether sessions of the device may differ by more than the margin allows; another device is the question itself."""
+    if old.entry.params.get("device.id") != setup.devices[cell.target_name].id:
+        return False
+    known = setup.calibrations.get(cell.target_name)
+    design = Design(margin=declared.margin, maximum=declared.maximum)
+    for metric in (name for name in STEADY if (values_of(old, name))):
+        spread = spread_of(known, metric)
+        if spread is None or not sessions_decide(
+            spread.within, len(values_of(old, metric)), with_sessions(design, spread)
+        ):
+            return True
+    return False
 
 
 def _differs(setup: Setup, cell: Cell, entry: CellEntry) -> bool:

@@ -11,12 +11,13 @@ from meltrepro.campaign.setup import Setup
 from meltrepro.manifest.schema import Replay
 from meltrepro.measure.records import CampaignRecord, CellRecord, read_campaign
 from meltrepro.record.trial import AnyRequest, Request
-from meltrepro.replay.compare import JUDGED, CellComparison, Comparison, compare, judge_metric, overall, values_of
+from meltrepro.replay.compare import JUDGED, Comparison, compare, judge_metric, overall, sessions_of, values_of
 from meltrepro.replay.control import is_twin, twin_of
 from meltrepro.replay.show import doubts
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design, ReplayVerdict
 from meltrepro.stats.ratio import comparable
+from meltrepro.stats.sessions import Spread
 from meltrepro.steps import Sink
 
 
@@ -72,7 +73,9 @@ def replay(
         replayed, controls = _arms(folder)
         cells = {cell.id: cell for cell in replayed.cells}
         return all(
-            _final(old, cells[old.id], design, controls.get(old.id)) for old in recorded.cells if old.id in cells
+            _final(old, new, design, controls.get(old.id), sessions_of((recorded, old), (replayed, new)))
+            for old in recorded.cells
+            if (new := cells.get(old.id)) is not None
         )
 
     result = conduct(setup, settings, sink, enough=decided, wait_s=wait_s)
@@ -99,7 +102,7 @@ def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
     for cell in comparison.cells:
         reasons += [f"{cell.cell}: {doubt}" for doubt in doubts(cell)]
         if cell.tokens is not None and not cell.tokens.exact:
-            if _same_binary(cell):
+            if cell.same_artifacts:
                 other_output |= not cell.invalid
                 reasons.append(f"{cell.cell}: the same binary and model generated other tokens")
             else:
@@ -110,7 +113,7 @@ def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
             if score.verdict is ReplayVerdict.reproduced:
                 continue
             said = f"{cell.cell}: {score.name}: {score.first.value:.6g} -> {score.second.value:.6g}"
-            if _same_binary(cell):
+            if cell.same_artifacts:
                 other_output = True
                 reasons.append(f"{said}: the same binary and model came to another score")
             else:
@@ -118,7 +121,9 @@ def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
         reasons += [
             f"{cell.cell}: {metric.metric}: {metric.decision.verdict}: {metric.decision.reason}"
             for metric in cell.metrics
-            if metric.decision is not None and metric.decision.verdict is not ReplayVerdict.reproduced
+            if metric.decision is not None
+            and metric.decision.verdict is not ReplayVerdict.reproduced
+            and (metric.decision.verdict.certain or not cell.proven)
         ]
     verdict = overall(comparison)
     if other_output:
@@ -128,16 +133,18 @@ def judge(comparison: Comparison) -> tuple[ReplayVerdict, tuple[str, ...]]:
     return verdict, tuple(reasons)
 
 
-def _same_binary(cell: CellComparison) -> bool:
-    return not {"runner_digest", "model_digest"} & {difference.name for difference in cell.identities}
-
-
-def _final(old: CellRecord, new: CellRecord, design: Design, control: CellRecord | None) -> bool:
+def _final(
+    old: CellRecord,
+    new: CellRecord,
+    design: Design,
+    control: CellRecord | None,
+    known: Callable[[str], Spread | None],
+) -> bool:
     """Whether no further trial of a cell can change an answer."""
     if old.asking is not None:
         return new.asking is not None and new.asking.asked >= old.asking.asked
     if old.scores:
         return True  # they do not vary
     usable = [metric for metric in JUDGED if comparable(values_of(old, metric))]
-    decisions = (judge_metric(metric, old, new, design, control) for metric in usable)
+    decisions = (judge_metric(metric, old, new, design, control, known(metric)) for metric in usable)
     return all(decision is not None and decision.final for decision in decisions)

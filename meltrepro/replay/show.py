@@ -29,7 +29,7 @@ def _cell(cell: CellComparison) -> Iterator[str]:
     for remark in (*doubts(cell), *cell.remarks):
         yield from wrap(remark, _WIDTH, initial_indent="  ", subsequent_indent=_INDENT)
     if cell.tokens is not None:
-        yield f"  output: {tokens_in_words(cell)}"
+        yield f"  output: {tokens_in_words(cell)}{', of the same programs and weights' if cell.same_artifacts else ''}"
     for score in cell.scores:
         yield f"  {score.name:22} {number(score.first.value):>10} {number(score.second.value):>10} {score_in_words(score)}"
     width = max((len(metric.metric) for metric in cell.metrics), default=0)
@@ -37,7 +37,8 @@ def _cell(cell: CellComparison) -> Iterator[str]:
         unit = "" if metric.unit == "1" else metric.unit
         values = f"{number(metric.first):>13} {number(metric.second):>13}"
         yield f"  {metric.metric:{width}} {values} {unit:8} {verdict_in_words(metric)}".rstrip()
-        yield from wrap(why(metric), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        for more in (why(metric), session_in_words(metric)):
+            yield from wrap(more, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
 
 
 def doubts(cell: CellComparison) -> tuple[str, ...]:
@@ -74,6 +75,18 @@ def why(metric: MetricComparison) -> str:
     if metric.needed is None:
         return decision.reason
     return f"{decision.reason}; if they are the same, about {counted(metric.needed, 'repetition')} on each side would show it"
+
+
+def session_in_words(metric: MetricComparison) -> str:
+    """How this session stands to the recorded one; empty without a control."""
+    found = metric.session
+    if found is None:
+        return ""
+    said = f"this session is at {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the recorded one"
+    if found.usual is None:
+        return said
+    usual = f"sessions of this device differ by up to {found.usual:.1%}"
+    return f"{said}, which is unusual: {usual}" if found.unusual else f"{said}; {usual}"
 
 
 def sameness(comparison: Comparison) -> str:

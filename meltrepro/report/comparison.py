@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison, ScoreComparison
-from meltrepro.replay.show import doubts, sameness, score_in_words, tokens_in_words, why
+from meltrepro.replay.show import doubts, sameness, score_in_words, session_in_words, tokens_in_words, why
 from meltrepro.report.figures import forest
 from meltrepro.report.figures.forest import Forest, Mark, Panel, Row
 from meltrepro.report.figures.svg import drawn
@@ -141,7 +141,8 @@ def _metric(metric: MetricComparison) -> tuple[Value, ...]:
     if decision.look and math.isfinite(decision.high):
         ratio = Median(decision.ratio, decision.low, decision.high, decision.n_replayed)
     against = [] if metric.control is None else [f"against the control's {number(metric.control)} {metric.unit}"]
-    return (*values, ratio, _word(decision.verdict), "; ".join(filter(None, [*against, why(metric)])))
+    said = [*against, why(metric), session_in_words(metric)]
+    return (*values, ratio, _word(decision.verdict), "; ".join(filter(None, said)))
 
 
 def _score(score: ScoreComparison) -> tuple[Value, ...]:

@@ -15,11 +15,10 @@ margin can be established and the result be REPRODUCED all the same; the reason 
 
 - `control`: the recorded artifact runs again, in this session, on this machine, in pairs with the replayed one. Machine,
   session and drift are common to both and cancel. It answers "do these two artifacts perform alike?", on any machine;
-  recorded values are context. Use it where the artifacts have different digests and the recorded one can still run.
+  recorded values are context.
 - `recorded`: the values in the record. It answers "does the recorded figure come out again?", machine and session
-  included. Use it where both artifacts have one digest (a control would compare a binary with itself), or where the
-  recorded artifact cannot run here. Two sessions differ even on one machine; how much is no part of either sample, so
-  the design declares it (`session_cv`), and it widens the interval, however many trials are added. On another machine
+  included. Two sessions differ even on one machine; how much is no part of either sample, so the device's calibration or
+  the design says it (`session_cv`), and it widens the interval, however many trials are added. On another machine
   a DIFFERS is a statement about machine and artifact together; the changed context stands beside it.
 
 **Looks.** Trials are added in batches; the test looks at `minimum`, then every `step`, last at `maximum` trials per arm,
@@ -40,10 +39,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from meltrepro.errors import UsageError
-from meltrepro.stats.ratio import LogRatio, exp, locate, logarithms, paired, unpaired
+from meltrepro.stats.ratio import Location, LogRatio, Vector, exp, locate, logarithms, paired, unpaired
 from meltrepro.stats.sequential import nominal_levels
 from meltrepro.stats.summary import TO_JUDGE, TOO_FEW
 from meltrepro.words import counted
@@ -63,6 +62,11 @@ class ReplayVerdict(StrEnum):
     reproduced = "REPRODUCED"
     differs = "DIFFERS"
     inconclusive = "INCONCLUSIVE"
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is an answer."""
+        return self is not ReplayVerdict.inconclusive
 
 
 class Baseline(StrEnum):
@@ -89,6 +93,8 @@ class Design:
     """Error spending t**rho: 1 spends evenly, 3 keeps nearly everything for the last look."""
     session_cv: float = 0.01
     """Standard deviation of the level of a session, as a share; used with recorded references alone."""
+    session_df: float = math.inf
+    """Degrees of freedom of `session_cv`; infinite where it was declared and not measured."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +106,7 @@ class Design:
             (self.step >= 1, "step", "at least 1 trial"),
             (1 <= self.rho <= 5, "rho", "from 1 to 5"),
             (0 <= self.session_cv < 1, "session_cv", "from 0 to below 1"),
+            (self.session_df > 0, "session_df", "above 0"),
             (self.seed >= 0, "seed", "at least 0"),
         )
         for kept, field, expected in rules:
@@ -170,12 +177,14 @@ def decide(reference: Sequence[float], replayed: Sequence[float], design: Design
     recorded = locate(a, design.seed, stream=0)
     if 0 < a.size < FEWEST:
         n = min(b.size, design.maximum)
-        estimate = unpaired(recorded, locate(b[:n], design.seed, stream=1), design.session_cv)
+        estimate = _between_sessions(recorded, b[:n], design)
         early = _too_early(estimate, a.size, n, design)
         return replace(early, final=True, reason=too_few(a.size))  # no trial adds to what was recorded
-    return _walk(
-        lambda n: unpaired(recorded, locate(b[:n], design.seed, stream=1), design.session_cv), a.size, b.size, design
-    )
+    return _walk(lambda n: _between_sessions(recorded, b[:n], design), a.size, b.size, design)
+
+
+def _between_sessions(recorded: Location, replayed: Vector, design: Design) -> LogRatio:
+    return unpaired(recorded, locate(replayed, design.seed, stream=1), design.session_cv, design.session_df)
 
 
 def identical(decision: ReplayDecision) -> ReplayDecision:
@@ -196,7 +205,7 @@ def identical(decision: ReplayDecision) -> ReplayDecision:
 def too_few(recorded: int) -> str:
     """Why nothing is decided by so few recorded values."""
     there = "a single value was recorded" if recorded == 1 else f"{counted(recorded, 'value')} were recorded"
-    return f"{TOO_FEW}: {there}, {FEWEST} are needed"
+    return f"{TOO_FEW}: {there}, {FEWEST} are needed, or a control"
 
 
 def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float], design: Design) -> int | None:
@@ -215,6 +224,19 @@ def trials_to_show_sameness(reference: Sequence[float], replayed: Sequence[float
         return None
     needed = max(FEWEST, math.ceil(sum(sample.variance * sample.n for sample in samples) / allowed))
     return needed if needed <= _HOPELESS else None
+
+
+def sessions_decide(within: float, recorded: int, design: Design) -> bool:
+    """Whether the values of another session could be shown to be those of this one, by what is known of the device.
+
+    `within` is the standard deviation of its trials in a session, as a share, `recorded` how many values there are; this
+    session has the design's maximum.
+    """
+    if recorded < FEWEST:
+        return False
+    reach = -float(stdtrit(design.session_df, design.alpha)) + float(ndtri((1 + _POWER) / 2))
+    variance = within**2 * (1 / recorded + 1 / design.maximum) + 2 * design.session_cv**2
+    return reach * math.sqrt(variance) <= math.log1p(design.margin)
 
 
 def _walk(
@@ -305,8 +327,8 @@ def _outlook(estimate: LogRatio, more: int | None, n_recorded: int | None) -> st
         share = math.expm1(2 * math.sqrt(estimate.fixed_variance))
         return (
             f"the {n_recorded} recorded values and the change of session alone leave {share:.1%} of uncertainty (two "
-            "standard errors): more trials hardly help; declare a larger margin or, if the recorded artifact is another one "
-            "and can run here, run it as a control"
+            "standard errors): more trials hardly help; run the recorded artifact beside it (--reference control), calibrate "
+            "the device on several days (meltrepro calibrate), or declare a larger margin"
         )
     return "the ratio seems to lie at the margin itself: no sensible number of trials decides"
 

@@ -125,17 +125,20 @@ def locate(sample: Vector, seed: int, stream: int) -> Location:
     return Location(centre, float(np.concatenate(centres).var(ddof=1)) * n / (n - 1), n)
 
 
-def unpaired(reference: Location, replayed: Location, session_cv: float = 0.0) -> LogRatio:
+def unpaired(
+    reference: Location, replayed: Location, session_cv: float = 0.0, session_df: float = math.inf
+) -> LogRatio:
     """Log ratio of two independent samples, with the degrees of freedom of Welch and Satterthwaite.
 
-    `session_cv` is the standard deviation of the level of a session, as a share; each sample is one session.
+    `session_cv` is the standard deviation of the level of a session, as a share; each sample is one session. `session_df`
+    are its own degrees of freedom, where it was estimated.
     """
     session = 2 * session_cv**2
     estimate = replayed.centre - reference.centre
     if min(reference.n, replayed.n) == 1:
         df = 0.0
     else:
-        parts = sum(sample.variance**2 / (sample.n - 1) for sample in (reference, replayed))
+        parts = sum(sample.variance**2 / (sample.n - 1) for sample in (reference, replayed)) + session**2 / session_df
         df = (reference.variance + replayed.variance + session) ** 2 / parts if parts else math.inf
     return LogRatio(estimate, reference.variance + session, replayed.variance, df)
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.artifacts import *
     from meltrepro.workflow.beginnings import *
+    from meltrepro.workflow.calibrating import *
     from meltrepro.workflow.campaigns import *
+    from meltrepro.workflow.gating import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
     from meltrepro.workflow.records import *
@@ -26,7 +28,9 @@ if TYPE_CHECKING:  # for the types of what the table names
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "beginnings": ("Added", "Compared", "add_model", "begin"),
+    "calibrating": ("Calibrated", "calibrate"),
     "campaigns": ("Ran", "run"),
+    "gating": ("Gated", "gate"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
     "records": (

@@ -50,7 +50,7 @@ class Planned:
     def trials(self) -> int:
         """How many trials there are, warm-ups too."""
         protocol = self.plan.manifest.protocol
-        of_runner, cells = protocol.repetitions + protocol.warmups, self.plan.cells
+        of_runner, cells = protocol.count + protocol.warmups, self.plan.cells
         return sum(of_runner if isinstance(c.workload, Workload) else trials_of(c.workload) for c in cells)
 
     @property

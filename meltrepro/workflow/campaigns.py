@@ -27,7 +27,8 @@ from meltrepro.manifest.prompts import load_conversations
 from meltrepro.manifest.schema import Workload
 from meltrepro.plan.model import Plan
 from meltrepro.plan.planner import require_cells
-from meltrepro.record import capabilities
+from meltrepro.record import calibrations, capabilities
+from meltrepro.record.calibrations import Calibration
 from meltrepro.record.capabilities import Capabilities
 from meltrepro.record.trial import AnyRequest
 from meltrepro.settings import Settings
@@ -152,6 +153,7 @@ def prepare(
             if target.meter is not None
         },
         capabilities={name: report for name, report in known.items() if report is not None},
+        calibrations=calibrations_of(session),
         conversations=conversations,
         templates=templates,
         inputs={**inputs, **logits},
@@ -169,6 +171,19 @@ def _parameters(plan: Plan, built: Built) -> dict[str, int]:
     scored = {cell.model_id: cell.kind for cell in plan.cells if not isinstance(cell.workload, Workload)}
     counted = {name: framework(kind).parameter_count(built.artifacts[name].path) for name, kind in scored.items()}
     return {name: count for name, count in sorted(counted.items()) if count is not None}
+
+
+def calibrations_of(session: Session) -> dict[str, Calibration]:
+    """What is known of the steadiness of devices, by target name, as long as their systems are those of then."""
+    found = {}
+    for name, facts in session.survey.devices.items():
+        known = calibrations.load(session.settings.home, facts.id)
+        if known is not None and known.system == capabilities.system_of(facts.facts):
+            found[name] = known
+        elif known is not None:
+            why = "its system was changed since it was calibrated, so that it counts as not calibrated: meltrepro calibrate"
+            session.tools.sink(Step("device", "note", name, detail={"report": why}))
+    return found
 
 
 def _report(session: Session, name: str, facts: DeviceFacts) -> Capabilities | None:

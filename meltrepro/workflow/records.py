@@ -23,6 +23,7 @@ from meltrepro.replay.bundle import Imported
 from meltrepro.replay.claims import Known, artifacts_of, sources_of
 from meltrepro.replay.compare import Comparison, require_common
 from meltrepro.replay.compare import compare as compare_records
+from meltrepro.replay.maps import mapped
 from meltrepro.report.comparison import html
 from meltrepro.settings import Settings
 from meltrepro.stats.equivalence import Design
@@ -62,30 +63,35 @@ def list_campaigns(*, settings: Settings | None = None) -> list[Recorded]:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two campaigns, metric by metric."""
+    """Two campaigns, or cells of one, metric by metric."""
 
     comparison: Comparison
-    folders: tuple[Path, Path]
+    folders: tuple[Path, ...]
 
 
 def compare(
     campaigns: Sequence[Path | str],
     *,
+    maps: Sequence[str] = (),
     margin: float = 0.05,
     with_invalid: bool = False,
     settings: Settings | None = None,
 ) -> list[Compared]:
     """Compare campaigns with the first one; `margin` is the largest relative difference that counts as the same.
 
-    Raises `UsageError` for fewer than two, `NothingToCompare` where two have no cell in common, `RecordError`.
+    With `maps` (`before=after`) cells of different names are compared, also within one campaign. Raises `UsageError` for fewer
+    than two and none, `NothingToCompare` where two have no cell in common, `RecordError`.
     """
-    if len(campaigns) < 2:
-        raise UsageError("expected at least two campaigns", hint="for example: meltrepro compare last ID")
+    if len(campaigns) < (1 if maps else 2):
+        hint = "for example: meltrepro compare last ID; within one campaign: meltrepro compare last --map before=after"
+        raise UsageError("expected at least two campaigns", hint=hint)
     first, *others = (load(each, with_invalid=with_invalid, settings=settings) for each in campaigns)
-    found = [
-        Compared(compare_records(first, other, Design(margin=margin), once=True), (first.folder, other.folder))
-        for other in others
-    ]
+    found = []
+    for other in others or [first]:
+        ids = ((cell.id for cell in each.cells) for each in (first, other))
+        renamed = mapped(maps, *ids) if maps else None
+        comparison = compare_records(first, other, Design(margin=margin), once=True, renamed=renamed)
+        found.append(Compared(comparison, tuple(dict.fromkeys((first.folder, other.folder)))))
     for each in found:
         require_common(each.comparison)
     return found

@@ -16,7 +16,7 @@ from meltrepro.campaign.setup import Setup
 from meltrepro.errors import PlanError, Problem, UsageError
 from meltrepro.frameworks.base import framework
 from meltrepro.manifest.protocol import Want
-from meltrepro.manifest.schema import Manifest
+from meltrepro.manifest.schema import Manifest, Reference
 from meltrepro.manifest.targets import Target
 from meltrepro.manifest.yaml.positions import read_text
 from meltrepro.manifest.yaml.tree import Position
@@ -91,6 +91,7 @@ def replay(
     engine: EngineName = "docker",
     rebuild: bool = False,
     margin: float | None = None,
+    reference: Reference | None = None,
     maximum: int | None = None,
     all_cells: bool = False,
     track: bool = True,
@@ -126,6 +127,7 @@ def replay(
             mac=mac,
             rebuild=rebuild,
             margin=margin,
+            reference=reference,
             maximum=maximum,
             all_cells=all_cells,
         )
@@ -148,7 +150,7 @@ def replay(
             declared, store = session.loaded.manifest.replay, session.tools.store
             session = session.repeated(declared.maximum)
             setup = prepare(session, tuple(cells), tracked=track, requests=requests, anew=rebuild)
-            setup = with_controls(setup, recorded, store)
+            setup = with_controls(setup, recorded, store, declared)
             _require_contained(setup, {each.digest for each in intent.programs if each.own}, store)
             answer = replaying.replay(recorded, setup, declared, settings, sink, wait_s)
     page = html([answer.comparison])
@@ -172,6 +174,7 @@ def intend(
     mac: str | None = None,
     rebuild: bool = False,
     margin: float | None = None,
+    reference: Reference | None = None,
     maximum: int | None = None,
     all_cells: bool = False,
 ) -> Intent:
@@ -182,7 +185,7 @@ def intend(
         left_out = {cell_id: reason for cell_id, reason in left_out.items() if cell_id not in asked}
     repeated = frozenset(_repeated(recorded, only, left_out))
     recorded = recorded.restricted(repeated.__contains__)
-    changed = changes(recorded.manifest, target=target, mac=mac, margin=margin, maximum=maximum)
+    changed = changes(recorded.manifest, target=target, mac=mac, margin=margin, reference=reference, maximum=maximum)
     _require_named(recorded, target, mac, settings, rebuild=rebuild)
     programs = programs_of(recorded, recorded.file(LOCK), Store(settings.store))
     # A model or a prompt may be hostile too.
@@ -261,10 +264,11 @@ def changes(
     target: str | None = None,
     mac: str | None = None,
     margin: float | None = None,
+    reference: Reference | None = None,
     maximum: int | None = None,
 ) -> Changes:
     """What the user changes in a manifest, and what must not be taken from a record; raises `UsageError`."""
-    wanted: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum}
+    wanted: dict[str, object] = {"replay.margin": margin, "replay.maximum": maximum, "replay.reference": reference}
     if recorded.tracking.uri is not None:  # a replay is the user's own campaign, and logged where those are
         wanted["tracking"] = recorded.tracking.model_dump(exclude={"uri"}, exclude_none=True)
     for name, entry in recorded.frameworks.items():

@@ -294,6 +294,10 @@ def open_session(
         devices, unusable = _to_plan_with(seen, measured=measured)
         for device in seen.values():
             _tell(device, sink, measured=measured)
+        if loaded.manifest.protocol.repetitions == "auto" and devices:
+            from meltrepro.workflow.repeating import with_repetitions  # statistics take their time to load
+
+            loaded = with_repetitions(loaded, devices, settings.home)
         if lock is not None:
             tools.store.add_root(path)
 

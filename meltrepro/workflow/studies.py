@@ -187,7 +187,7 @@ def work_in(manifest: Manifest, turns: Mapping[str, int]) -> float:
     One token of a decoder costs about two operations per parameter, so that this is proportional to the time on one
     device.
     """
-    trials = manifest.protocol.repetitions + manifest.protocol.warmups
+    trials = manifest.protocol.count + manifest.protocol.warmups
     tokens = sum(
         trials * turns[name] * (workload.max_tokens + PREFILL_SHARE * PROMPT_TOKENS)
         for name, workload in manifest.conversations.items()

@@ -44,7 +44,7 @@ DESIGNS = {"margin 5 %": Design(margin=0.05), "margin 1 %": Design(margin=0.01)}
 
 def campaign(home: Path, number: int, rng: np.random.Generator, noise: Noise, slower: float, n: int) -> CampaignRecord:
     """Write one campaign and read it back."""
-    folder = build_campaign(home, [Cell()], number=number, repetitions=n, warmups=0)
+    folder = build_campaign(home, [Cell(runner=str(number))], number=number, repetitions=n, warmups=0)
     found = read_campaign(folder)
     work, load = (np.exp(session(rng, noise, n)) * (1 + slower) for _ in range(2))
     for trial, working, loading in zip(found.cells[0].repetitions, work, load, strict=True):

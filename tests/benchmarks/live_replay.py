@@ -115,7 +115,7 @@ def _replay(recorded: CampaignRecord, here: Settings, delay: float, margin: floa
             (node,) = (node for node in session.plan.bundles if node.purpose == "run")
             slow = _slowed(session, node, setup.artifacts[node.id], delay)
             setup = replace(setup, artifacts={**setup.artifacts, node.id: slow})
-        setup = with_controls(setup, recorded, session.tools.store)
+        setup = with_controls(setup, recorded, session.tools.store, declared)
         return replay(recorded, setup, declared, here, session.tools.sink)
 
 

@@ -33,7 +33,7 @@ from meltrepro.record.reader import campaign_folders
 from meltrepro.replay import gaps
 from meltrepro.steps import Sink
 from meltrepro.store.cas import Store
-from tests.fault.rig import SCRIPT
+from tests.fault.rig import SCRIPT as SCRIPT
 from tests.support import ggufs
 
 RELEASE = "2026-10-01"

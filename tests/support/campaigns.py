@@ -203,6 +203,9 @@ class Cell:
     framework: str = "llama.cpp"
     release: str = "2024-02-27"
 
+    runner: str = "runner"
+    """Another name is another binary."""
+
     @property
     def id(self) -> str:
         return f"smollm2-135m/{self.quantization}/{self.framework}/host/chat"
@@ -302,7 +305,7 @@ def _entry(cell: Cell, repetitions: int, warmups: int, synthetic: bool) -> CellE
         model_digest=_digest(cell.quantization),
         model_bytes=98_000_000,
         bundle_digest=_digest("bundle"),
-        runner_digest=_digest("runner"),
+        runner_digest=_digest(cell.runner),
         source_digest=_digest("source"),
         params={
             "threads": 2,
@@ -360,7 +363,7 @@ def _trial(folder: Path, cell: Cell, kind: str, index: int, start_wall_ns: int, 
         identities=Identities(
             model=_digest(cell.quantization),
             bundle=_digest("bundle"),
-            runner=_digest("runner"),
+            runner=_digest(cell.runner),
             request=_digest("request"),
         ),
         virtual=virtual,

@@ -276,8 +276,9 @@ def test_looks_end_at_the_maximum() -> None:
             None,
             (
                 "interval 0.844 to 1.070 crosses 0.952 and 1.050; the 5 recorded values and the change of session alone leave 10.1%"
-                " of uncertainty (two standard errors): more trials hardly help; declare a larger margin or, if the recorded"
-                " artifact is another one and can run here, run it as a control"
+                " of uncertainty (two standard errors): more trials hardly help; run the recorded"
+                " artifact beside it (--reference control), calibrate the device on several days (meltrepro calibrate), or declare"
+                " a larger margin"
             ),
         ),
         (
@@ -301,8 +302,20 @@ def test_looks_end_at_the_maximum() -> None:
             1,
             "interval 0.984 to 1.055 crosses 1.050; about 1 more trial per arm would decide",
         ),
-        ([20.0], trials(30, 20), RECORDED, None, "too few to judge: a single value was recorded, 3 are needed"),
-        ([20.0, 21.0], trials(30, 20), RECORDED, None, "too few to judge: 2 values were recorded, 3 are needed"),
+        (
+            [20.0],
+            trials(30, 20),
+            RECORDED,
+            None,
+            "too few to judge: a single value was recorded, 3 are needed, or a control",
+        ),
+        (
+            [20.0, 21.0],
+            trials(30, 20),
+            RECORDED,
+            None,
+            "too few to judge: 2 values were recorded, 3 are needed, or a control",
+        ),
         (
             trials(5, 20),
             trials(2, 20),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -105,32 +103,16 @@ def test_every_page_is_reached_from_the_front_page() -> None:
     assert set(PAGES) <= reached
 
 
-def decided(metric: str, verdict: str | None, second: float) -> dict[str, Any]:
-    return {"metric": metric, "first": 10.0, "second": second, "decision": verdict and {"verdict": verdict}}
-
-
-SAME = [decided(name, "REPRODUCED", 10.0) for name in ("generation_tps", "prefill_tps", "peak_memory_bytes")]
-
-
 @pytest.mark.parametrize(
-    ("metrics", "alone", "status", "said"),
-    [
-        (SAME, [], 0, "nothing is worse"),
-        ([*SAME, decided("peak_memory_bytes", "DIFFERS", 9.0)], [], 0, "nothing is worse"),
-        ([*SAME, decided("peak_memory_bytes", "DIFFERS", 12.0)], [], 1, "c: peak_memory_bytes 10.0 -> 12.0"),
-        ([*SAME, decided("generation_tps", "DIFFERS", 8.0)], [], 1, "c: generation_tps 10.0 -> 8.0"),
-        ([*SAME, decided("generation_tps", "INCONCLUSIVE", 8.0)], [], 2, "c: generation_tps is not decided"),
-        (SAME[1:], [], 2, "c: generation_tps is not decided"),
-        ([*SAME, decided("prefill_tps", None, 1.0)][1:], [], 2, "c: generation_tps is not decided"),
-        (SAME, ["d"], 2, "d: in one campaign alone"),
-    ],
+    ("name", "schema"), [("gate.github.yml", "github-workflows"), ("gate.gitlab-ci.yml", "gitlab-ci")]
 )
-def test_the_gate_of_the_page_lets_pass_what_was_decided_alone(
-    tmp_path: Path, metrics: list[dict[str, Any]], alone: list[str], status: int, said: str
-) -> None:
-    page = (ROOT / "docs" / "how-to" / "ci-gate.md").read_text(encoding="utf-8")
-    (script,) = [textwrap.dedent(text) for _, kind, text in FENCED.findall(page) if kind == "python"]
-    comparison = {"cells": [{"cell": "c", "metrics": metrics}], "only_first": [], "only_second": alone}
-    (tmp_path / "comparison.json").write_text(json.dumps([comparison]))
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (status, f"{said}\n"), done.stderr
+def test_the_example_workflows_are_right_and_call_what_there_is(name: str, schema: str) -> None:
+    path = ROOT / "docs" / "how-to" / name
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    called = re.findall(r"^ *- (?:run: )?meltrepro (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [line.split()[0] for line in called] == ["doctor", "gate"]
+    for line in called:
+        words = shlex.split(line)
+        parse(load_command(words[0]), words[0], words[1:])

@@ -12,12 +12,14 @@ from meltrepro.campaign.setup import Setup
 from meltrepro.errors import CorruptStore, PlanError, UsageError
 from meltrepro.frameworks.base import SkipKind
 from meltrepro.manifest.protocol import Limits, Measure, Order, Protocol
-from meltrepro.manifest.schema import Replay
+from meltrepro.manifest.schema import Reference, Replay
 from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.model import SkippedCell
+from meltrepro.record.calibrations import Calibration, CalibrationSession
 from meltrepro.registry import FRAMEWORKS
-from meltrepro.replay.control import is_twin, twin_of, with_controls
+from meltrepro.replay.control import STEADY, is_twin, twin_of, with_controls
 from meltrepro.replay.replay import Replayed, recorded_requests, replay, undecidable
+from meltrepro.replay.show import session_in_words
 from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.steps import Step, silent
 from meltrepro.store.archive import pack_tree
@@ -65,7 +67,7 @@ def recorded(store: Store, tmp_path: Path) -> CampaignRecord:
 
 def replayed(recorded: CampaignRecord, setup: Setup, store: Store, folder: Path) -> Replayed:
     setup = replace(setup, requests=recorded_requests(recorded))
-    return replay(recorded, with_controls(setup, recorded, store), DECLARED, rig.settings(folder), silent)
+    return replay(recorded, with_controls(setup, recorded, store, DECLARED), DECLARED, rig.settings(folder), silent)
 
 
 def test_names_of_twins() -> None:
@@ -74,16 +76,71 @@ def test_names_of_twins() -> None:
     assert not is_twin(CELL)
 
 
+def calibration(setup: Setup, *levels: float) -> Calibration:
+    """A calibration of the rig's device: sessions of four trials at these levels."""
+    sessions = [
+        CalibrationSession(
+            campaign=f"c{number}",
+            started_wall_ns=number + 1,
+            sampled=True,
+            values={name: [level * noise for noise in (0.995, 1.0, 1.005, 1.001)] for name in STEADY},
+            times_s=[0.0, 1.0, 2.0, 3.0],
+        )
+        for number, level in enumerate(levels)
+    ]
+    return Calibration(device=setup.devices["host"].id, work="0" * 64, cell="c", sessions=sessions)
+
+
 @pytest.mark.slow
-def test_the_same_artifacts_need_no_control(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
+def test_the_same_artifacts_run_beside_themselves_where_sessions_may_differ(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
     setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
-    assert with_controls(setup, recorded, store) == setup
     answer = replayed(recorded, setup, store, tmp_path)
     (cell,) = answer.comparison.cells
     assert cell.tokens is not None and cell.tokens.exact
-    assert all(metric.control is None for metric in cell.metrics)
+    assert cell.proven and answer.verdict is ReplayVerdict.reproduced and not answer.reasons
     generation = next(metric for metric in cell.metrics if metric.metric == "generation_tps")
+    assert generation.control is not None and generation.session is not None
+    assert generation.session.usual is None and not generation.session.unusual
+    assert "of the recorded one" in session_in_words(generation)
     assert generation.decision is not None and generation.decision.verdict is ReplayVerdict.reproduced
+
+
+@pytest.mark.slow
+def test_recorded_values_are_taken_where_the_manifest_says_so(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
+    alone = DECLARED.model_copy(update={"reference": "recorded"})
+    assert with_controls(setup, recorded, store, alone) == setup
+    setup = replace(setup, requests=recorded_requests(recorded))
+    answer = replay(recorded, setup, alone, rig.settings(tmp_path), silent)
+    (cell,) = answer.comparison.cells
+    assert all(metric.control is None for metric in cell.metrics) and not cell.controlled
+
+
+def test_a_calibration_says_whether_recorded_values_will_do(
+    recorded: CampaignRecord, store: Store, tmp_path: Path
+) -> None:
+    setup = setup_with(stored_bundle(store, tmp_path / "again"), store, tmp_path)
+
+    def arms(reference: Reference = "auto", *levels: float, device: str = "") -> list[str]:
+        known = {"host": calibration(setup, *levels)} if levels else {}
+        facts = {"host": replace(setup.devices["host"], id=device or setup.devices["host"].id)}
+        declared = DECLARED.model_copy(update={"reference": reference})
+        there = replace(setup, calibrations=known, devices=facts)
+        return [cell.id for cell in with_controls(there, recorded, store, declared).plan.cells]
+
+    alone, beside = [CELL], [CELL, twin_of(CELL)]
+    steady, unsteady = (1.0, 1.002, 0.998, 1.001, 0.999, 1.0), (1.0, 1.4, 0.7, 1.1, 0.9, 1.2)
+    assert arms() == beside, "nothing is known"
+    assert arms("auto", *steady) == alone
+    assert arms("control", *steady) == beside
+    assert arms("auto", *unsteady) == beside
+    assert arms("recorded", *unsteady) == alone
+    assert arms("auto", 1.0) == beside, "one session says nothing"
+    assert arms("auto", device="another") == alone, "what another device makes of it is the question"
 
 
 @pytest.mark.slow
@@ -109,7 +166,7 @@ def test_without_the_recorded_artifact_there_is_no_control(
     recorded: CampaignRecord, store: Store, tmp_path: Path
 ) -> None:
     setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
-    assert with_controls(setup, recorded, Store(tmp_path / "elsewhere")) == setup
+    assert with_controls(setup, recorded, Store(tmp_path / "elsewhere"), DECLARED) == setup
 
 
 def test_a_recorded_artifact_that_was_changed_is_no_control(
@@ -120,14 +177,14 @@ def test_a_recorded_artifact_that_was_changed_is_no_control(
     path.chmod(0o644)
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(CorruptStore):
-        with_controls(setup, recorded, store)
+        with_controls(setup, recorded, store, DECLARED)
 
 
 def test_the_design_interleaves_both_arms(recorded: CampaignRecord, store: Store, tmp_path: Path) -> None:
     from meltrepro.campaign.conduct import schedule
 
     setup = setup_with(stored_bundle(store, tmp_path / "slow", slowdown=2), store, tmp_path)
-    cells = [cell.id for cell in with_controls(setup, recorded, store).plan.cells]
+    cells = [cell.id for cell in with_controls(setup, recorded, store, DECLARED).plan.cells]
     protocol = Protocol(repetitions=4, warmups=0, order=Order.interleaved, seed=1)
     order = [trial.cell_id for trial in schedule(cells, protocol)]
     assert all({*order[i : i + 2]} == {CELL, twin_of(CELL)} for i in range(0, 8, 2))

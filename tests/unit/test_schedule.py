@@ -25,7 +25,7 @@ PROTOCOLS = st.builds(
 def test_every_trial_exactly_once(cells: list[str], protocol: Protocol, profile: bool) -> None:
     trials = schedule(cells, protocol, profile=profile)
     expected = {Trial(cell, TrialKind.warmup, i) for cell in cells for i in range(protocol.warmups)}
-    expected |= {Trial(cell, TrialKind.repetition, i) for cell in cells for i in range(protocol.repetitions)}
+    expected |= {Trial(cell, TrialKind.repetition, i) for cell in cells for i in range(protocol.count)}
     expected |= {Trial(cell, TrialKind.profile, 0) for cell in cells if profile}
     assert len(trials) == len(expected)
     assert set(trials) == expected
