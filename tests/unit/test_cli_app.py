@@ -136,7 +136,7 @@ def test_schema_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["replya"], "No such command 'replya'. Did you mean 'replay'?", "see meltrepro --help"),
+        (["bundel"], "No such command 'bundel'. Did you mean 'bundle'?", "see meltrepro --help"),
         (["xyzzy"], "No such command 'xyzzy'.", "see meltrepro --help"),
         (["validate"], "Missing argument 'SPEC'.", "see meltrepro validate --help"),
         (["validate", "--nope"], "No such option: --nope", "see meltrepro validate --help"),
