@@ -136,7 +136,7 @@ def test_schema_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["bundel"], "No such command 'bundel'. Did you mean 'bundle'?", "see meltrepro --help"),
+        (["valdate"], "No such command 'valdate'. Did you mean 'validate', 'calibrate'?", "see meltrepro --help"),
         (["xyzzy"], "No such command 'xyzzy'.", "see meltrepro --help"),
         (["validate"], "Missing argument 'SPEC'.", "see meltrepro validate --help"),
         (["validate", "--nope"], "No such option: --nope", "see meltrepro validate --help"),
