@@ -286,6 +286,27 @@ class ReportDiffers(MeltreproError):
     exit_code = 65
 
 
+# -- public records -----------------------------------------------------------------------------------------------
+
+
+class EntryError(MeltreproError):
+    """An entry cannot be made, signed or read: too large, damaged, of another record."""
+
+    exit_code = 66
+
+
+class PrivateText(EntryError):
+    """What is to be published holds a name, a path, an address, a serial number or a secret; the message names each field."""
+
+    exit_code = 67
+
+
+class WrongSignature(EntryError):
+    """A signature is not of the entry that it stands beside."""
+
+    exit_code = 68
+
+
 class Interrupted(MeltreproError):
     """The user stopped the command (Ctrl-C); what was done is kept and a rerun continues."""
 

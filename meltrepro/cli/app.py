@@ -52,6 +52,8 @@ COMMANDS = {
     "replay": "Repeat a campaign; say whether it reproduces.",
     "bundle": "Pack, verify and import campaigns as one file.",
     "calibrate": "Find out how steady a device is.",
+    "publish": "Make a small public record of a campaign.",
+    "gallery": "Make a site of many public records.",
     "devices": "Say what is attached and in which state; probe it.",
     "lab": "Start and stop virtual devices.",
     "gc": "Free space in the store.",

@@ -36,6 +36,7 @@ from meltrepro.cli.documents import (
     UiDocument,
     ValidateDocument,
 )
+from meltrepro.cli.publish_documents import GalleryDocument, PublishDocument
 from meltrepro.cli.tune_documents import TuneDocument, TunePlanDocument
 
 
@@ -82,6 +83,8 @@ def types() -> Mapping[str, Any]:
         "bundle-export": BundleDocument,
         "bundle-verify": CheckedBundleDocument,
         "bundle-import": ImportedBundleDocument,
+        "publish": PublishDocument,
+        "gallery": GalleryDocument,
         "devices": list[DeviceRow],
         "devices-probe": Capabilities,
         "devices-restore": RestoreDocument,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.gating import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
+    from meltrepro.workflow.publishing import *
     from meltrepro.workflow.records import *
     from meltrepro.workflow.replays import *
     from meltrepro.workflow.reports import *
@@ -33,6 +34,7 @@ _MODULES = {
     "gating": ("Gated", "gate"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
+    "publishing": ("Draft", "Gallery", "Published", "draft_entry", "gallery", "write_entry"),
     "records": (
         "Checked",
         "Compared",

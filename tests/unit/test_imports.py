@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"track"}),
     frozenset({"campaign"}),
     frozenset({"report", "replay", "studies"}),
+    frozenset({"publish"}),
     frozenset({"workflow"}),
     frozenset({"cli", "lab", "testing"}),
 )
@@ -58,6 +59,7 @@ KNOW_NO_ENGINE = [
     "record",
     "report",
     "replay",
+    "publish",
     "track",
     "workflow",
     "cli",

@@ -11,7 +11,7 @@ import pytest
 
 from meltrepro.cli import app
 from meltrepro.cli.json_output import types
-from meltrepro.cli.schema import MANIFEST, schema_text
+from meltrepro.cli.schema import ENTRY, MANIFEST, schema_text
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.json_output import SCHEMAS, Said, checked, schema
 
@@ -63,7 +63,7 @@ def test_the_schemas_that_are_checked_in_are_current(name: str) -> None:
 
 
 def test_there_are_no_others() -> None:
-    assert {path.name.removesuffix(".schema.json") for path in SCHEMAS.iterdir()} == {MANIFEST, *types()}
+    assert {path.name.removesuffix(".schema.json") for path in SCHEMAS.iterdir()} == {MANIFEST, ENTRY, *types()}
 
 
 def test_a_schema_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:

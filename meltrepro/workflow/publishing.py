@@ -1,0 +1,136 @@
+"""Public records: an entry of a campaign, looked through, signed and written; and a gallery of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meltrepro import settings as settings_module
+from meltrepro.atomic import remove, write_bytes
+from meltrepro.errors import EntryError
+from meltrepro.measure.records import read_campaign
+from meltrepro.plan.names import Selection
+from meltrepro.publish import signature
+from meltrepro.publish.collect import Collection, collect
+from meltrepro.publish.entry import PublicEntry
+from meltrepro.publish.make import fitting, make_entry
+from meltrepro.publish.privacy import known_names, require_public, without
+from meltrepro.publish.site import PAGE, earlier, gallery_files
+from meltrepro.record.reader import find_campaign
+from meltrepro.settings import Settings
+from meltrepro.workflow.replays import COMPARISON
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An entry that nobody has seen yet."""
+
+    entry: PublicEntry
+    content: bytes
+    """Of its file."""
+    campaign: Path
+    """Folder of the campaign that it is of."""
+    may_be_replay: bool
+    """Whether the campaign is a replay, and nobody said of what."""
+
+    @property
+    def name(self) -> str:
+        """What its file is called, if nobody says otherwise."""
+        return f"{self.entry.id}.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """An entry on disk."""
+
+    path: Path
+    signature: Path | None
+    """`None` where nobody signed it."""
+    fingerprint: str | None = None
+    """Of the key that did."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A site on disk."""
+
+    page: Path
+    collection: Collection
+
+
+def draft_entry(
+    campaign: Path | str = "last",
+    *,
+    only: Sequence[str] = (),
+    replay_of: Path | str | None = None,
+    bundle: Path | str | None = None,
+    url: str | None = None,
+    leave_out: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> Draft:
+    """The entry of a campaign, without the fields that `leave_out` names; nothing is written.
+
+    `replay_of` is the campaign that this one repeats, `bundle` a file that repeats this one and `url` where that can be had.
+    Raises `PrivateText` where a field has a name, a path, an address, a serial number or a secret in it and is not among those to
+    `keep`; `UsageError`, `RecordError`, `BundleError`, `EntryError`.
+    """
+    settings = settings or settings_module.load()
+    recorded = read_campaign(find_campaign(settings.records, str(campaign)))
+    repeats = read_campaign(find_campaign(settings.records, str(replay_of))) if replay_of is not None else None
+    if repeats is not None:
+        repeats.verify()
+    selection = Selection(only)
+    wanted = frozenset(cell.id for cell in recorded.cells if selection.wants(cell.id))
+    selection.refuse_idle(cell.id for cell in recorded.cells)
+    if url is not None and bundle is None:
+        raise EntryError(
+            "an address of a bundle says nothing without its digest", hint="name the bundle too: --bundle FILE"
+        )
+    entry = make_entry(recorded, wanted, repeats=repeats, bundle=Path(bundle) if bundle is not None else None, url=url)
+    entry = without(entry, leave_out)
+    require_public(entry, known_names([recorded, *([repeats] if repeats is not None else [])]), [*keep, "bundle.url"])
+    may_be_replay = repeats is None and (recorded.folder / COMPARISON).is_file()
+    return Draft(entry, fitting(entry), recorded.folder, may_be_replay)
+
+
+def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | str | None = None) -> Published:
+    """Write an entry, and its signature beside it where there is a key to `sign` with; raises `EntryError`, `StoreError`."""
+    out = Path(path or draft.name)
+    signed = signature.sign(draft.content, Path(sign).expanduser()) if sign is not None else None
+    beside = out.with_name(out.name + signature.SUFFIX)
+    if beside.is_file():  # of an earlier entry
+        remove(beside)
+    write_bytes(out, draft.content)
+    if signed is None:
+        return Published(out, None)
+    write_bytes(beside, signed)
+    return Published(out, beside, signature.check(draft.content, signed).fingerprint)
+
+
+def gallery(
+    folder: Path | str,
+    out: Path | str = "gallery",
+    *,
+    title: str = "Measurements that can be repeated",
+    signers: Path | str | None = None,
+    signed_only: bool = False,
+) -> Gallery:
+    """Write a static site of the entries in a folder; what is not taken stands there with its reason.
+
+    `signers` says whose keys count (OpenSSH's `allowed_signers`); with `signed_only` no other entry is taken. Raises
+    `EntryError` where the folder cannot be read, `StoreError`.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise EntryError(
+            f"{out}: the site would lie among the entries that it is made of", hint="name another folder with -o"
+        )
+    collection = collect(folder, Path(signers) if signers is not None else None, signed_only=signed_only)
+    files = gallery_files(collection, title)
+    for stale in earlier(out) - files.keys():
+        remove(out / stale)
+    for name in sorted(files, key=lambda name: name == PAGE):
+        write_bytes(out / name, files[name], durable=False)
+    return Gallery(out / PAGE, collection)
