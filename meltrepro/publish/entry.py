@@ -183,12 +183,12 @@ class PublicEntry(Strict):
 
 
 def entry_bytes(entry: PublicEntry) -> bytes:
-    """The only content that a file of this entry may have, sealed."""
+    """The content of an entry's file, sealed."""
     return seal.sealed(entry.model_dump(mode="json", exclude_none=True, exclude={"seal"}))
 
 
 def parse_entry(content: bytes) -> PublicEntry:
-    """The entry in a file's content; raises `ValueError` for one that was changed, or that meltrepro would write otherwise."""
+    """The entry in a file's content; raises `ValueError` for one that is damaged or was changed."""
     entry = parse(PublicEntry, content)
     if entry.seal is None:
         raise ValueError("its seal is missing")
@@ -198,6 +198,4 @@ def parse_entry(content: bytes) -> PublicEntry:
         raise ValueError("a number of a cell stands there twice")
     if any(cell.device >= len(entry.devices) for cell in entry.cells):
         raise ValueError("a cell's device is not in the list")
-    if entry_bytes(entry) != content:
-        raise ValueError("the same entry is written otherwise by meltrepro")
     return entry

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.errors import EntryError, PrivateText
+from meltrepro.manifest.yaml.tree import FieldPath
 from meltrepro.measure.records import CampaignRecord
 from meltrepro.publish.entry import PublicEntry
 from meltrepro.untrusted import as_model, shown
+from meltrepro.words import shorten
 
 WITHHELD = "withheld"
 """Stands for a text that no entry can be without."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_COMMIT = re.compile(r"cells\.\d+\.commit")
+_COMMIT = "cells.*.commit"
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _FOLDERS = (
     "home|users|root|tmp|var|mnt|data|opt|srv|etc|usr|media|private|sdcard|storage|work|workspace|volumes|run|dev|proc|sys|system|"
@@ -34,7 +36,7 @@ PATTERNS: Mapping[str, re.Pattern[str]] = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.\w"),
     "an IP address": re.compile(
         rf"(?<![\w.-]){_OCTET}(?:\.{_OCTET}){{3}}(?![\w.-])|(?i:(?<![\w:])(?:[0-9a-f]{{1,4}}:){{3,7}}[0-9a-f]{{1,4}}(?![\w:])|"
-        r"(?<![\w:])[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*::(?:[0-9a-f:]*)(?![\w:]))"
+        r"(?<![\w:])[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*::(?:[0-9a-f:]*)(?![\w:])|(?<![\w:])::[0-9a-f][0-9a-f:]*(?![\w:]))"
     ),
     "a hardware address": re.compile(r"(?i)(?<![0-9a-f:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![0-9a-f:-])"),
     "an address with a login": re.compile(r"\w+://[^\s/@]+@"),
@@ -67,6 +69,7 @@ class Hit:
     """Its path, with `*` for places in lists."""
     what: str
     text: str
+    """What stands there, shortened."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.what}: {self.text!r}"
@@ -111,17 +114,19 @@ def known_names(campaigns: Sequence[CampaignRecord]) -> Mapping[str, str]:
     return found
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
     """Every value of a document by its path, and every key of a mapping under its own path."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield f"{path}.{key}".lstrip("."), str(key)
-            yield from leaves(inner, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from leaves(inner, f"{path}.{place}")
-    else:
-        yield path, value
+    for at, inner in _parts(value, path):
+        if isinstance(value, dict):
+            yield at, at[-1]
+        if not isinstance(inner, dict | list):
+            yield at, inner
+        yield from leaves(inner, at)
+
+
+def _parts(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return (((*path, key), inner) for key, inner in items)
 
 
 def hits(document: Mapping[str, Any], known: Mapping[str, str], keep: Sequence[str] = ()) -> list[Hit]:
@@ -130,19 +135,19 @@ def hits(document: Mapping[str, Any], known: Mapping[str, str], keep: Sequence[s
     for path, value in leaves(document):
         if not isinstance(value, str) or _DIGEST.fullmatch(value) or any(_names(one, path) for one in keep):
             continue
-        for what, text in _private(value, known):
-            if not (what == "a device's number" and _COMMIT.fullmatch(path)):
-                found[Hit(_general(path), what, text)] = None
+        for what in _private(value, known):
+            if not (what == "a device's number" and _general(path) == _COMMIT):
+                found[Hit(_general(path), what, shorten(value, 80))] = None
     return list(found)
 
 
-def _private(value: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _private(value: str, known: Mapping[str, str]) -> Iterator[str]:
     for name, what in known.items():
         if re.search(rf"(?i)(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", value):
-            yield what, name
+            yield what
     for what, pattern in PATTERNS.items():
-        if match := pattern.search(value):
-            yield what, match[0].strip()
+        if pattern.search(value):
+            yield what
 
 
 def require_public(entry: PublicEntry, known: Mapping[str, str], keep: Sequence[str] = ()) -> None:
@@ -168,49 +173,40 @@ def without(entry: PublicEntry, fields: Sequence[str]) -> PublicEntry:
         if not there:
             raise EntryError(
                 f"--leave-out {pattern}: there is no such field",
-                hint="the preview shows them: cells.*.effective.version",
+                hint="the preview shows them: cells.*.effective.effective.version",
             )
-        for path in reversed(there):
-            _drop(document, path.split("."))
         try:
-            entry = as_model(PublicEntry, document)
+            entry = as_model(PublicEntry, _changed(document, there, None))
         except ValueError:
             document = entry.model_dump(mode="json", exclude_none=True)
-            for path in there:
-                _drop(document, path.split("."), WITHHELD)
             try:
-                entry = as_model(PublicEntry, document)
+                entry = as_model(PublicEntry, _changed(document, there, WITHHELD))
             except ValueError as error:
                 raise EntryError(f"--leave-out {pattern}: no entry can be without it") from error
     return entry
 
 
-def _paths(value: Any, path: str = "") -> Iterator[str]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield f"{path}.{key}".lstrip(".")
-        yield from _paths(inner, f"{path}.{key}".lstrip("."))
+def _paths(value: Any, path: FieldPath = ()) -> Iterator[FieldPath]:
+    for at, inner in _parts(value, path):
+        yield at
+        yield from _paths(inner, at)
 
 
-def _drop(document: Any, keys: Sequence[str], instead: str | None = None) -> None:
-    # A key of a mapping may have dots itself, so that the longest one that is there counts.
-    for end in range(len(keys), 0, -1):
-        key: Any = int(keys[0]) if isinstance(document, list) else ".".join(keys[:end])
-        if isinstance(document, dict) and key not in document:
-            continue
-        if end == len(keys) or (isinstance(document, list) and len(keys) == 1):
-            if instead is None:
-                del document[key]
-            else:
-                document[key] = instead
+def _changed(document: Any, paths: Sequence[FieldPath], instead: str | None) -> Any:
+    for path in reversed(paths):  # so that places in lists stay as they are
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        if instead is None:
+            del place[path[-1]]
         else:
-            _drop(document[key], keys[1:] if isinstance(document, list) else keys[end:], instead)
-        return
+            place[path[-1]] = instead
+    return document
 
 
-def _general(path: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)
+def _general(path: FieldPath) -> str:
+    return ".".join("*" if isinstance(key, int) else key for key in path)
 
 
-def _names(pattern: str, path: str) -> bool:
-    return pattern in (path, _general(path))
+def _names(pattern: str, path: FieldPath) -> bool:
+    return pattern in (_general(path), ".".join(map(str, path)))

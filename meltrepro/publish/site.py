@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from meltrepro import __version__
 from meltrepro.build.render import render_text
@@ -49,8 +50,9 @@ _OWN = re.compile(rf"[0-9a-f]{{12}}-[0-9a-f]{{12}}\.json({re.escape(SUFFIX)})?")
 _MOST_SCORES = 20
 
 
-@dataclass(frozen=True)
-class _Field:
+class _Field(NamedTuple):
+    """What stands in a field of a row; a tuple, for the sandbox of templates looks at every attribute that one asks for."""
+
     label: str
     text: str = ""
     class_: str = ""
@@ -127,6 +129,7 @@ def _page(collection: Collection, found: Sequence[GalleryRow], names: Mapping[st
                 ("model", "model"),
                 ("device", "device"),
                 ("engine", "engine"),
+                ("workload", "workload"),
             ],
             "heads": _HEADS,
             "rows": [_line(number, row, names[row.source.file]) for number, row in enumerate(found, 1)],
@@ -162,11 +165,10 @@ def _scores(found: Sequence[GalleryRow]) -> list[str]:
 
 
 _HEADS = (
-    *(_Head("model", "model"), _Head("engine", "engine"), _Head("device", "device"), _Head("workload", "workload")),
+    *(_Head("model", "model"), _Head("engine", "engine"), _Head("device", "device")),
     *(_Head("generation, tokens/s", "speed", "n", 1), _Head("prefill, tokens/s", "prefill", "n", 1)),
-    *(_Head("first token, ms", "wait", "n"), _Head("peak memory, GB", "memory", "n"), _Head("J/token", "energy", "n")),
-    *(_Head("quality"), _Head("verdict", "verdict"), _Head("reproduced", "reproduced", "", 1)),
-    *(_Head("signer", "standing"), _Head("day", "measured", "", 1)),
+    *(_Head("peak memory, GB", "memory", "n"), _Head("J/token", "energy", "n"), _Head("quality")),
+    *(_Head("verdict", "verdict"), _Head("reproduced", "reproduced", "", 1), _Head("signer", "standing")),
 )
 
 
@@ -185,7 +187,7 @@ def _line(place: int, row: GalleryRow, name: str) -> _Line:
         "quantization": cell.quantization,
         "engine": engine,
         "device": device,
-        "kind": row.device.kind,
+        "kind": row.device.kind + (", virtual" if row.device.virtual else ""),
         "workload": cell.workload,
         "weights": "made up" if cell.synthetic else "real",
         "verdict": cell.verdict,
@@ -209,12 +211,12 @@ def _line(place: int, row: GalleryRow, name: str) -> _Line:
 
 def _fields(row: GalleryRow, engine: str, device: str) -> Iterator[_Field]:
     cell = row.cell
-    yield _Field("model", cell.model, "who", below=cell.quantization, tags=row.tags)
+    yield _Field("model", cell.model, "who", below=f"{cell.quantization}, {cell.workload}", tags=row.tags)
     yield _Field("engine", engine, "who", below=plain(cell.variant))
     yield _Field("device", device, "who", below=row.device.kind)
-    yield _Field("workload", cell.workload, "who")
-    for key, (title, metric, scale) in _AXES.items():
-        yield _figure(title, row.figure(metric), scale, key)
+    for key in ("speed", "prefill", "memory", "energy"):
+        title, metric, scale = _AXES[key]
+        yield _figure(title, row.figure(metric), scale)
     quality = [f"{name.rpartition('.')[2]} {number(value)}" for name, value in row.quality.items()]
     yield _Field("quality", "; ".join(quality), "who", title=", ".join(row.quality))
     causes = ", ".join(cell.causes)
@@ -230,16 +232,16 @@ def _fields(row: GalleryRow, engine: str, device: str) -> Iterator[_Field]:
         "signer",
         signer,
         "who" if standing is Standing.known else "who none",
+        below=row.source.entry.campaign.measured,
         title=signed_by.fingerprint if signed_by else "",
     )
-    yield _Field("day", row.source.entry.campaign.measured)
 
 
-def _figure(title: str, found: PublicFigure | None, scale: float, key: str) -> _Field:
+def _figure(title: str, found: PublicFigure | None, scale: float) -> _Field:
     if found is None:
         return _Field(title, "–", "n none")
-    around = f"{number(found.low * scale)}–{number(found.high * scale)}, " if found.n > 1 else ""
-    return _Field(title, number(found.median * scale), "n", below=f"{around}n = {found.n}")
+    around = f"{number(found.low * scale)}–{number(found.high * scale)}" if found.n > 1 else ""
+    return _Field(title, number(found.median * scale), "n", below=around, title=f"n = {found.n}")
 
 
 def _reproduced(tally: Tally) -> _Field:

@@ -16,7 +16,7 @@ from meltrepro.publish.collect import Collection, collect
 from meltrepro.publish.entry import PublicEntry
 from meltrepro.publish.make import fitting, make_entry
 from meltrepro.publish.privacy import known_names, require_public, without
-from meltrepro.publish.site import PAGE, earlier, gallery_files
+from meltrepro.publish.site import ENTRIES, PAGE, earlier, gallery_files
 from meltrepro.record.reader import find_campaign
 from meltrepro.settings import Settings
 from meltrepro.workflow.replays import COMPARISON
@@ -123,7 +123,8 @@ def gallery(
     `EntryError` where the folder cannot be read, `StoreError`.
     """
     folder, out = Path(folder), Path(out)
-    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+    here, there = folder.resolve(), out.resolve()
+    if here in (there, there / ENTRIES, *there.parents):
         raise EntryError(
             f"{out}: the site would lie among the entries that it is made of", hint="name another folder with -o"
         )

@@ -7,6 +7,7 @@ atheris runs it for longer (`make fuzz`).
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meltrepro.accuracy.datasets import read_questions
-from meltrepro.errors import CorruptStore, MeltreproError
+from meltrepro.errors import CorruptStore, EntryError, MeltreproError
 from meltrepro.frameworks.llamacpp import gguf
 from meltrepro.frameworks.llamacpp.fit import look
 from meltrepro.frameworks.llamacpp.mixtures import model_bytes
@@ -25,13 +26,19 @@ from meltrepro.manifest.lock import load_lock
 from meltrepro.manifest.meters import Meter
 from meltrepro.manifest.prompts import read_prompt_lists
 from meltrepro.measure.meterfile import check_meter, complete_bytes, read_meter
+from meltrepro.publish.collect import collect
+from meltrepro.publish.entry import entry_bytes
+from meltrepro.publish.signature import sign
+from meltrepro.publish.site import gallery_files
+from meltrepro.record import seal
 from meltrepro.record.trial import ScoringRequest
 from meltrepro.replay import archive
 from meltrepro.store.cas import Store
 from meltrepro.store.globs import Glob
 from meltrepro.store.mirror import load_mirrors
+from meltrepro.untrusted import load_json
 from tests.fuzz import answers, campaigns, surroundings
-from tests.support import ggufs
+from tests.support import entries, ggufs
 from tests.support.manifests import GOOD, write
 
 DIGEST = "0" * 64
@@ -273,6 +280,42 @@ QUESTIONS = (
 )
 
 
+def _entry(data: bytes, folder: Path) -> object:
+    """An entry, and a signature beside it after a line of its own, as a gallery takes them from anybody."""
+    content, _, signed = data.partition(SIGNED)
+    _file(folder, "e.json", content)
+    _file(folder, "e.json.sig", signed)
+    found = collect(folder)
+    gallery_files(found, "title")
+    if found.refused:
+        raise EntryError(str(found.refused[0]), hint="get it again")
+    return found.taken
+
+
+def _resealed(data: bytes, folder: Path) -> object:
+    """An entry that whoever changed it sealed anew, so that what lies behind the seal is reached."""
+    try:
+        document = load_json(data)
+        content = seal.sealed({name: value for name, value in document.items() if name != seal.SEAL})
+    except (ValueError, AttributeError) as error:
+        raise EntryError(f"damaged: {error}") from error
+    _file(folder, "e.json", content)
+    found = collect(folder)
+    gallery_files(found, "title")
+    return found.taken
+
+
+SIGNED = b"\n%% signature\n"
+
+
+@cache
+def _entries() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        key = entries.make_key(Path(folder))
+        found = [entry_bytes(each) for each in (entries.entry(), entries.replay_of("first", "somebody"))]
+        return [content + SIGNED + sign(content, key) for content in found]
+
+
 def _texts(samples: Sequence[str]) -> Callable[[], list[bytes]]:
     return lambda: [sample.encode() for sample in samples]
 
@@ -303,6 +346,8 @@ def kinds() -> Mapping[str, Kind]:
         "gguf": Kind(_gguf, lambda: [ggufs.whole(), ggufs.model("m"), ggufs.gguf({}, ggufs.TIED)], "bytes"),
         "scores": Kind(_scores, _texts(PRINTED)),
         "questions": Kind(_questions, _texts(QUESTIONS)),
+        "entry": Kind(_entry, _entries, "bytes"),
+        "resealed": Kind(_resealed, lambda: [each.partition(SIGNED)[0] for each in _entries()], "json"),
         **{name: Kind(*each) for name, each in campaigns.KINDS.items()},
         **{name: Kind(*each) for name, each in answers.KINDS.items()},
         **{name: Kind(*each) for name, each in surroundings.KINDS.items()},
