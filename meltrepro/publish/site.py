@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from meltrepro import __version__
+from meltrepro import __version__, report
 from meltrepro.build.render import render_text
 from meltrepro.publish.collect import Collected, Collection, Standing
 from meltrepro.publish.entry import PublicFigure
 from meltrepro.publish.rows import ENERGY, MEMORY, PREFILL, SPEED, WAIT, GalleryRow, Tally, rows
 from meltrepro.publish.signature import NAMESPACE, SUFFIX
-from meltrepro.report import page
 from meltrepro.report.values import number, plain
 from meltrepro.words import counted
 
 PAGE, ENTRIES = "index.html", "entries"
 """The page; the folder of the entries beside it."""
 _TEMPLATES = Path(__file__).with_name("templates")
-_STYLE = Path(page.__file__).with_name("templates") / "style.css"
+_STYLE = Path(report.__file__).with_name("templates") / "style.css"
 _AXES = {
     "speed": ("generation, tokens/s", SPEED, 1.0),
     "prefill": ("prefill, tokens/s", PREFILL, 1.0),
@@ -245,12 +244,12 @@ def _figure(title: str, found: PublicFigure | None, scale: float) -> _Field:
 
 
 def _reproduced(tally: Tally) -> _Field:
-    more = f"{tally.others} more, of nobody known" if tally.others else ""
+    more = f"{tally.others} not counted" if tally.others else ""
     if not tally.tried:
-        return _Field("reproduced", "not repeated by others", "none", below=more)
+        return _Field("reproduced", "not repeated", "none", below=more)
     tone = "bad" if tally.differs else "good" if tally.reproduced else "none"
     undecided = f"{tally.undecided} undecided" if tally.undecided else ""
-    differs = f"{tally.differs} differ" if tally.differs else ""
+    differs = f"differs for {tally.differs}" if tally.differs else ""
     below = ", ".join(filter(None, (differs, undecided, more)))
     return _Field("reproduced", f"by {tally.reproduced} of {tally.tried}", tone, below=below)
 

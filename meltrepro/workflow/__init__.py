@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.calibrating import *
     from meltrepro.workflow.campaigns import *
     from meltrepro.workflow.gating import *
+    from meltrepro.workflow.galleries import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
     from meltrepro.workflow.publishing import *
@@ -32,9 +33,10 @@ _MODULES = {
     "calibrating": ("Calibrated", "calibrate"),
     "campaigns": ("Ran", "run"),
     "gating": ("Gated", "gate"),
+    "galleries": ("Gallery", "gallery"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
-    "publishing": ("Draft", "Gallery", "Published", "draft_entry", "gallery", "write_entry"),
+    "publishing": ("Draft", "Published", "draft_entry", "write_entry"),
     "records": (
         "Checked",
         "Compared",

@@ -1,4 +1,4 @@
-"""Public records: an entry of a campaign, looked through, signed and written; and a gallery of many."""
+"""Public records: an entry of a campaign, looked through, signed and written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from meltrepro.errors import EntryError
 from meltrepro.measure.records import read_campaign
 from meltrepro.plan.names import Selection
 from meltrepro.publish import signature
-from meltrepro.publish.collect import Collection, collect
 from meltrepro.publish.entry import PublicEntry
 from meltrepro.publish.make import fitting, make_entry
 from meltrepro.publish.privacy import known_names, require_public, without
-from meltrepro.publish.site import ENTRIES, PAGE, earlier, gallery_files
 from meltrepro.record.reader import find_campaign
 from meltrepro.settings import Settings
 from meltrepro.workflow.replays import COMPARISON
@@ -49,14 +47,6 @@ class Published:
     """`None` where nobody signed it."""
     fingerprint: str | None = None
     """Of the key that did."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A site on disk."""
-
-    page: Path
-    collection: Collection
 
 
 def draft_entry(
@@ -107,31 +97,3 @@ def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | st
         return Published(out, None)
     write_bytes(beside, signed)
     return Published(out, beside, signature.check(draft.content, signed).fingerprint)
-
-
-def gallery(
-    folder: Path | str,
-    out: Path | str = "gallery",
-    *,
-    title: str = "Measurements that can be repeated",
-    signers: Path | str | None = None,
-    signed_only: bool = False,
-) -> Gallery:
-    """Write a static site of the entries in a folder; what is not taken stands there with its reason.
-
-    `signers` says whose keys count (OpenSSH's `allowed_signers`); with `signed_only` no other entry is taken. Raises
-    `EntryError` where the folder cannot be read, `StoreError`.
-    """
-    folder, out = Path(folder), Path(out)
-    here, there = folder.resolve(), out.resolve()
-    if here in (there, there / ENTRIES, *there.parents):
-        raise EntryError(
-            f"{out}: the site would lie among the entries that it is made of", hint="name another folder with -o"
-        )
-    collection = collect(folder, Path(signers) if signers is not None else None, signed_only=signed_only)
-    files = gallery_files(collection, title)
-    for stale in earlier(out) - files.keys():
-        remove(out / stale)
-    for name in sorted(files, key=lambda name: name == PAGE):
-        write_bytes(out / name, files[name], durable=False)
-    return Gallery(out / PAGE, collection)

@@ -12,6 +12,10 @@
   const pick = id => document.getElementById(id);
   const text = value => value === null || value === undefined ? "" : String(value);
 
+  // An engine has one colour, whatever else is shown.
+  const engines = [...new Set(rows.map(row => text(row.f.engine)))].sort();
+  const colour = name => `s${engines.indexOf(name) % MOST_COLOURS}`;
+
   function fill(select) {
     const values = [...new Set(rows.map(row => text(row.f[select.dataset.filter])))].sort((a, b) => a.localeCompare(b, "en", {numeric: true}));
     for (const value of values) select.add(new Option(value || "none", `=${value}`));
@@ -92,7 +96,7 @@
       "aria-label": `${y.selectedOptions[0].text} against ${x.selectedOptions[0].text}, ${points.length} cells`});
     names.slice(0, 24).forEach((name, i) => {
       const at = [8 + (i % perLine) * (width - 16) / perLine, 12 + Math.floor(i / perLine) * 19];
-      node(root, "circle", {class: `m s${i % MOST_COLOURS}`, cx: at[0], cy: at[1], r: 4.5});
+      node(root, "circle", {class: `m ${colour(name)}`, cx: at[0], cy: at[1], r: 4.5});
       node(root, "text", {x: at[0] + 10, y: at[1] + 4}, name.length > 36 ? `${name.slice(0, 35)}…` : name);
     });
     const xs = scale(points.map(row => row.v[x.value]), left, width - 16), ys = scale(points.map(row => row.v[y.value]), bottom, top);
@@ -112,7 +116,7 @@
     const group = node(root, "g", {class: "loose"});
     for (const row of points) {
       const link = node(group, "a", {href: `#${row.element.id}`});
-      const mark = node(link, "circle", {class: `mark m s${names.indexOf(text(row.f.engine)) % MOST_COLOURS}`, cx: xs.at(row.v[x.value]), cy: ys.at(row.v[y.value]), r: 4.5});
+      const mark = node(link, "circle", {class: `mark m ${colour(text(row.f.engine))}`, cx: xs.at(row.v[x.value]), cy: ys.at(row.v[y.value]), r: 4.5});
       node(mark, "title", {}, `${row.f.model} ${row.f.quantization}, ${row.f.engine}, ${row.f.device}: ${shown(row.v[y.value])} ${y.selectedOptions[0].text}, ${shown(row.v[x.value])} ${x.selectedOptions[0].text}`);
     }
   }
