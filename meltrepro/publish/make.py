@@ -58,7 +58,7 @@ METRICS = (*SHOWN, "tpot_ms", "itl_p99_ms")
 """The metrics that entries have."""
 FACTS = (
     *("arch", "cores", "memory_bytes", "most_w", "battery_mah", "cpu_model", "soc", "soc_manufacturer", "hardware"),
-    *("os", "android", "sdk", "ios", "jetpack", "l4t", "kernel", "governor", "power_mode", "sandbox", "virtualization"),
+    *("os", "android", "sdk", "ios", "l4t", "kernel", "governor", "power_mode", "sandbox", "virtualization"),
 )
 """What entries say of a device besides its model, by the names of `device.` parameters; a build of its system may be its owner's own."""
 SETTINGS = (
