@@ -59,6 +59,8 @@ def command(
     )
     if not json:
         typer.echo(preview(draft.entry, draft.content))
+        if draft.imported:
+            typer.echo("this campaign came from elsewhere: somebody else measured it", err=True)
         if draft.may_be_replay:
             typer.echo("this campaign is a replay; --replay-of CAMPAIGN says of what, and adds the verdicts", err=True)
     written = None

@@ -18,7 +18,7 @@ from meltrepro.untrusted import NotPlain, shown
 from meltrepro.words import visible
 
 ENDING = ".json"
-MOST_FILES = 50_000
+MOST_FILES = 10_000
 """In one folder."""
 _SHOWN = 300
 

@@ -53,6 +53,7 @@ _NOBODY = frozenset(
         *("root", "user", "users", "admin", "administrator", "ubuntu", "debian", "fedora", "pi", "test", "guest"),
         *("nobody", "runner", "ci", "build", "builder", "docker", "vagrant", "ec2-user", "azureuser", "localhost"),
         *("localdomain", "local", "host", "android", "phone", "jetson", "linux", "shell", "mobile", "default", "none"),
+        *("nvidia", "rock", "radxa", "khadas", "odroid", "orangepi", "raspberrypi"),
     )
 )
 """Names of users and machines that are nobody's in particular."""

@@ -15,6 +15,7 @@ from meltrepro.publish import signature
 from meltrepro.publish.entry import PublicEntry
 from meltrepro.publish.make import fitting, make_entry
 from meltrepro.publish.privacy import known_names, require_public, without
+from meltrepro.record.campaign import IMPORTED
 from meltrepro.record.reader import find_campaign
 from meltrepro.settings import Settings
 from meltrepro.workflow.replays import COMPARISON
@@ -31,6 +32,8 @@ class Draft:
     """Folder of the campaign that it is of."""
     may_be_replay: bool
     """Whether the campaign is a replay, and nobody said of what."""
+    imported: bool
+    """Whether somebody else measured it."""
 
     @property
     def name(self) -> str:
@@ -82,7 +85,8 @@ def draft_entry(
     entry = without(entry, leave_out)
     require_public(entry, known_names([recorded, *([repeats] if repeats is not None else [])]), [*keep, "bundle.url"])
     may_be_replay = repeats is None and (recorded.folder / COMPARISON).is_file()
-    return Draft(entry, fitting(entry), recorded.folder, may_be_replay)
+    imported = (recorded.folder / IMPORTED).exists()
+    return Draft(entry, fitting(entry), recorded.folder, may_be_replay, imported)
 
 
 def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | str | None = None) -> Published:

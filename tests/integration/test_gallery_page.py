@@ -88,6 +88,7 @@ def test_the_page_is_whole_and_can_be_read(tab: Page, sites: dict[str, Path], wi
 
 def test_rows_are_sorted_and_virtual_ones_stay_by_themselves(tab: Page, sites: dict[str, Path]) -> None:
     loaded(tab, sites["full"])
+    assert "say nothing of real ones" in tab.evaluate("document.getElementById('virtual-head').innerText")
     real, virtual = (tab.evaluate(SPEEDS % body) for body in ("real", "virtual"))
     assert real == sorted(real, reverse=True)
     assert virtual == sorted(virtual, reverse=True)
@@ -123,6 +124,7 @@ def test_filters_hide_rows_and_points(tab: Page, sites: dict[str, Path]) -> None
     assert tab.evaluate(f"{FIGURE}('figure-real')")["marks"] == whole
     tab.evaluate(choose % ("reproduced by others", "repeated"))
     assert tab.evaluate("document.getElementById('count').textContent").startswith("1 of ")
+    assert tab.evaluate("document.getElementById('virtual-head').hidden")
 
 
 @pytest.mark.parametrize("axis", ["energy", "score:accuracy.piqa", "prefill"])
@@ -142,7 +144,7 @@ def test_a_row_has_the_command_and_its_entry(tab: Page, sites: dict[str, Path]) 
     text = tab.evaluate("document.getElementById('rows').innerText")
     assert "sha256sum -c" in text
     assert "meltrepro replay" in text
-    links = tab.evaluate("[...document.querySelectorAll('td.details a')].map(a => a.getAttribute('href'))")
+    links = tab.evaluate("[...document.querySelectorAll('td details a')].map(a => a.getAttribute('href'))")
     assert links
     assert all((sites["full"].parent / link).is_file() for link in links)
     assert "bad.json" in tab.evaluate("document.getElementById('refused').innerText")

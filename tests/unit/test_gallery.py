@@ -284,6 +284,16 @@ def test_a_site_never_lies_among_its_entries(folder: Path) -> None:
     assert (folder / "a.json").exists()
 
 
+def test_a_folder_without_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meltrepro.publish.collect.MOST_FILES", 2)
+    for name in ("a", "b"):
+        put(folder, name, entry(name))
+    assert len(collect(folder).taken) == 2
+    put(folder / "below", "c", entry("c"))
+    with pytest.raises(EntryError, match="more than 2"):
+        collect(folder)
+
+
 def test_an_empty_folder_and_none_at_all(folder: Path, tmp_path: Path) -> None:
     made = workflow.gallery(folder, tmp_path / "site")
     assert "No entry could be taken" in made.page.read_text()

@@ -14,6 +14,7 @@ import pytest
 from meltrepro.cli.app import main
 from meltrepro.errors import EntryError, PrivateText, UsageError
 from meltrepro.publish.entry import parse_entry
+from meltrepro.record.campaign import IMPORTED
 from meltrepro.workflow.replays import COMPARISON
 from tests.support.campaigns import Cell, Trial, build_campaign
 from tests.support.entries import allow, entry, make_key, put
@@ -105,6 +106,14 @@ def test_a_replay_is_told_to_say_of_what(campaign: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert "--replay-of" not in said.err
     assert "verdict: " in said.out
+
+
+def test_what_somebody_else_measured_is_told(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", "--dry-run"]) == 0
+    assert "somebody else" not in capsys.readouterr().err
+    (campaign / IMPORTED).touch()
+    assert main(["publish", "--dry-run", campaign.name]) == 0
+    assert "somebody else measured it" in capsys.readouterr().err
 
 
 def test_an_address_needs_the_bundle(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,12 @@
 (() => {
   const SVG = "http://www.w3.org/2000/svg", MOST_COLOURS = 7;
   const controls = document.getElementById("controls");
-  const bodies = [...document.querySelectorAll("#rows tbody")];
+  const bodies = [...document.querySelectorAll("#rows tbody:not(#virtual-head)")];
   const rows = bodies.flatMap(body => [...body.rows].filter(row => row.dataset.row).map(row => ({
     element: row, body, virtual: body.id === "virtual", ...JSON.parse(row.dataset.row),
   })));
   const filters = [...controls.querySelectorAll("select[data-filter]")];
+  const byWord = new Intl.Collator("en", {numeric: true}).compare;
   const pick = id => document.getElementById(id);
   const text = value => value === null || value === undefined ? "" : String(value);
 
@@ -17,7 +18,7 @@
   const colour = name => `s${engines.indexOf(name) % MOST_COLOURS}`;
 
   function fill(select) {
-    const values = [...new Set(rows.map(row => text(row.f[select.dataset.filter])))].sort((a, b) => a.localeCompare(b, "en", {numeric: true}));
+    const values = [...new Set(rows.map(row => text(row.f[select.dataset.filter])))].sort(byWord);
     for (const value of values) select.add(new Option(value || "none", `=${value}`));
     select.closest("label").hidden = values.length < 2;
   }
@@ -33,7 +34,7 @@
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
       if (missing(x) || missing(y)) return missing(x) - missing(y);
-      return down * (typeof x === "number" && typeof y === "number" ? x - y : text(x).localeCompare(text(y), "en", {numeric: true}));
+      return down * (typeof x === "number" && typeof y === "number" ? x - y : byWord(text(x), text(y)));
     };
     // Each body by itself: a virtual device has no place among real ones.
     for (const body of bodies) body.append(...rows.filter(row => row.body === body).sort(order).map(row => row.element));
@@ -59,13 +60,14 @@
   }
 
   function scale(values, from, to) {
-    let low = Math.min(...values), high = Math.max(...values);
+    const least = values.reduce((a, b) => Math.min(a, b));
+    let low = least, high = values.reduce((a, b) => Math.max(a, b));
     const log = low > 0 && high / low > 20;
     const way = log ? Math.log10 : v => v, back = log ? v => 10 ** v : v => v;
     [low, high] = [way(low), way(high)];
     const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
     [low, high] = [low - room, high + room];
-    if (!log && Math.min(...values) >= 0) low = Math.max(low, 0);
+    if (!log && least >= 0) low = Math.max(low, 0);
     let ticks = [];
     if (log) {
       const spots = high - low > 2.5 ? [1] : [1, 2, 5];
@@ -126,6 +128,8 @@
     for (const row of rows) row.element.hidden = true;
     for (const row of visible) row.element.hidden = false;
     for (const body of bodies) body.hidden = !visible.some(row => row.body === body);
+    const head = pick("virtual-head");
+    if (head) head.hidden = pick("virtual").hidden;
     pick("count").textContent = `${visible.length} of ${rows.length} cells`;
     const believed = visible.filter(row => row.f.verdict === "VALID");
     for (const kind of ["real", "virtual"]) draw(pick(`figure-${kind}`), believed.filter(row => row.virtual === (kind === "virtual")), pick("x"), pick("y"));
