@@ -55,9 +55,9 @@ def test_from_the_run_over_a_replay_to_the_gallery(
 
 
 def test_a_damaged_record_is_not_published(project: Project, refuse: Refuse) -> None:
-    flip(next(project.campaign.glob("cells/**/r000/events.jsonl")))
+    flip(next(project.campaign.glob("cells/**/w000/events.jsonl")))  # of which no figure is made
     refused = refuse(errors.RecordError, "publish", project.campaign, "--yes")
-    assert "events.jsonl" in refused.message
+    assert "w000/events.jsonl" in refused.message
 
 
 def test_a_bundle_of_another_campaign_is_refused(project: Project, refuse: Refuse) -> None:

@@ -173,6 +173,21 @@ def test_failed_and_scored_cells(tmp_path: Path) -> None:
     assert scored.settings["task"] == "piqa"
 
 
+def test_a_chat_template_of_ones_own_is_there_as_a_digest(campaign: CampaignRecord) -> None:
+    path = campaign.folder / "campaign.json"
+    document = json.loads(path.read_bytes())
+    for one in document["cells"]:
+        one["params"] |= {"chat_template": "mine.jinja", "chat_template_digest": "0" * 64, "note": "mine"}
+    path.write_text(json.dumps(document))
+    settings = make_entry(read_campaign(campaign.folder)).settings
+    assert settings["chat_template_digest"] == "0" * 64
+    assert not {"chat_template", "note"} & settings.keys()
+    for one in document["cells"]:
+        one["params"] = {"chat_template": "chatml"}
+    path.write_text(json.dumps(document))
+    assert make_entry(read_campaign(campaign.folder)).settings["chat_template"] == "chatml"
+
+
 def test_a_replay_names_what_it_repeats_and_what_came_of_it(tmp_path: Path) -> None:
     cells = [Cell("q8_0", 40), Cell("q4_0", 55)]
     first = read_campaign(build_campaign(tmp_path, cells, repetitions=6))
@@ -186,6 +201,7 @@ def test_a_replay_names_what_it_repeats_and_what_came_of_it(tmp_path: Path) -> N
     assert only.replay is not None
     assert only.replay.number == 2, "of the record that was repeated"
     assert only.replay.same_tokens is True
+    assert made.replay.verdict == only.replay.verdict, "what a replay of a part left out says nothing"
     assert set(only.replay.metrics) >= {"generation_tps", "ttft_ms"}
     other = make_entry(slower, repeats=first).cells[0].replay
     assert other is not None

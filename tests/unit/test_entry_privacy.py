@@ -121,6 +121,8 @@ def test_what_no_entry_can_be_without_is_withheld_or_stays() -> None:
     assert without(entry(), ["cells.0.model"]).cells[0].model == "withheld"
     assert without(entry(), ["bundle"]).bundle is None
     assert without(entry(), ["devices.*.facts.soc"]).devices[0].facts.keys() == {"arch", "cores"}
+    several = cell().model_copy(update={"causes": ["noisy", "throttled", "too-hot"]})
+    assert without(entry(cells=[several]), ["cells.*.causes.*"]).cells[0].causes == []
     for field in ("campaign.record", "cells.*.digests.model", "cells", "devices", "cells.*.number"):
         with pytest.raises(EntryError, match="no entry can be without it"):
             without(entry(), [field])

@@ -80,6 +80,19 @@ def test_no_changed_byte_is_taken(key: Path) -> None:
             check(CONTENT, armored)
 
 
+def test_nothing_may_follow_a_signature(key: Path) -> None:
+    """Else one signature would have many forms."""
+    lines = sign(CONTENT, key).decode().splitlines()
+    raw = base64.b64decode("".join(lines[1:-1]))
+    size = struct.unpack(">I", raw[-87:-83])[0]
+    assert size == 83, "of an Ed25519 signature with its name"
+    inside = raw[:-87] + struct.pack(">I", size + 1) + raw[-83:] + b"x"
+    for longer in (raw + b"x", inside):
+        armored = "\n".join([lines[0], base64.b64encode(longer).decode(), lines[-1]]).encode()
+        with pytest.raises(WrongSignature, match="something follows it"):
+            check(CONTENT, armored)
+
+
 @pytest.mark.parametrize(
     "signature",
     [
