@@ -85,7 +85,7 @@ def _agreed(path: Path) -> bool:
     return typer.confirm(f"write this to {path}, for everybody to read?", default=False)
 
 
-def _document(draft: workflow.Draft, written: workflow.Published | None) -> PublishDocument:
+def _document(draft: workflow.Draft, written: workflow.PublishedEntry | None) -> PublishDocument:
     return PublishDocument(
         path=written.path if written else None,
         signature=written.signature if written else None,

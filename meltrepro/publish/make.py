@@ -21,6 +21,7 @@ from meltrepro.manifest.axes import base
 from meltrepro.manifest.protocol import LIMITS
 from meltrepro.manifest.sources import HuggingFaceSource, PypiSource, SyntheticSource
 from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.measure.spreads import spreads
 from meltrepro.publish.entry import (
     MOST_BYTES,
     CellReplay,
@@ -77,8 +78,6 @@ _VERDICTS: Mapping[State, CellVerdict] = {
     "failed": "FAILED",
     "skipped": "SKIPPED",
 }
-CALIBRATION = "calibration"
-"""Key of `device.json` for what a device's sensors were found to be worth."""
 _SETTINGS: TypeAdapter[dict[str, Setting]] = TypeAdapter(dict[Key, Setting])
 _CALIBRATION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[Key, JsonValue])
 _DIGITS = 6
@@ -105,7 +104,7 @@ def make_entry(
     cells = []
     for cell in campaign.cells:
         if cell.id in numbers and (wanted is None or cell.id in wanted) and cell.trials:
-            devices.setdefault(cell.entry.target, _device(cell, results[cell.id]))
+            devices.setdefault(cell.entry.target, _device(campaign, cell, results[cell.id]))
             place = list(devices).index(cell.entry.target)
             cells.append(_cell(campaign, cell, results[cell.id], numbers[cell.id], place, replayed.get(cell.id)))
     if not cells:
@@ -271,7 +270,7 @@ def _common(each: Sequence[Mapping[str, Setting]]) -> dict[str, Setting]:
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
-def _device(cell: CellRecord, result: CellResult) -> PublicDevice:
+def _device(campaign: CampaignRecord, cell: CellRecord, result: CellResult) -> PublicDevice:
     params, device = cell.entry.params, result.device
     said = {name: params[f"device.{name}"] for name in FACTS if f"device.{name}" in params}
     if device.power_mode:
@@ -281,17 +280,23 @@ def _device(cell: CellRecord, result: CellResult) -> PublicDevice:
         model=device.model,
         virtual=device.virtual,
         facts=_plain(said),
-        calibration=_calibration(cell),
+        calibration=_calibration(campaign, cell),
     )
 
 
-def _calibration(cell: CellRecord) -> dict[str, JsonValue]:
-    """What the record of the first trial says of the device's sensors, as far as it is numbers and words."""
+def _calibration(campaign: CampaignRecord, cell: CellRecord) -> dict[str, JsonValue]:
+    """How steady the device is and what its battery's current means, as far as that is numbers and words."""
     said: Mapping[str, Any] = next((trial.device for trial in cell.trials), {})
     probed = said.get("capabilities")
     battery = probed.get("battery") if isinstance(probed, dict) else None
-    known = said.get(CALIBRATION)
-    found = {**({"battery": battery} if battery else {}), **(known if isinstance(known, dict) else {})}
+    found: dict[str, Any] = {"battery": battery} if battery else {}
+    known = campaign.calibration(cell.entry.target)
+    if known is not None:
+        found["sessions"] = len(known.sessions)
+        found |= {
+            metric: {"trials_cv": each.within, "sessions_cv": each.between, "sessions": each.sessions}
+            for metric, each in spreads(known)
+        }
     try:
         return _CALIBRATION.validate_python(_words(found))
     except ValidationError:

@@ -22,7 +22,7 @@ _Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Tally:
+class Reproductions:
     """What came of repeating a cell. A signer counts once, with the worst verdict of any replay."""
 
     reproduced: int = 0
@@ -46,7 +46,7 @@ class GalleryRow:
     device: PublicDevice
     quality: Mapping[str, float] = field(default_factory=dict)
     """Scores of the same weights under the same engine in this entry."""
-    tally: Tally = field(default_factory=Tally)
+    tally: Reproductions = field(default_factory=Reproductions)
 
     @property
     def speed(self) -> float:
@@ -98,7 +98,7 @@ def rows(taken: Sequence[Collected]) -> list[GalleryRow]:
             seen.add(place)
             device = one.entry.devices[cell.device]
             quality = {} if cell.synthetic else scores.get(_weights(cell), {})
-            found.append(GalleryRow(one, cell, device, quality, tallies.get(place, Tally())))
+            found.append(GalleryRow(one, cell, device, quality, tallies.get(place, Reproductions())))
     return sorted(found, key=lambda row: (row.device.virtual, -row.speed, row.source.file, row.cell.number))
 
 
@@ -115,7 +115,7 @@ def _scores(one: Collected) -> Mapping[_Weights, Mapping[str, float]]:
     return found
 
 
-def _tallies(taken: Sequence[Collected]) -> Mapping[_Place, Tally]:
+def _tallies(taken: Sequence[Collected]) -> Mapping[_Place, Reproductions]:
     """What came of repeating each cell, by the entries of replays."""
     publishers = {
         (one.entry.campaign.record, cell.number): one.key for one in reversed(taken) for cell in one.entry.cells
@@ -137,7 +137,7 @@ def _tallies(taken: Sequence[Collected]) -> Mapping[_Place, Tally]:
     for place in {*verdicts, *others}:
         worst = [_worst(each) for each in verdicts.get(place, {}).values()]
         reproduced, differs, undecided = (worst.count(verdict) for verdict in ("REPRODUCED", "DIFFERS", "INCONCLUSIVE"))
-        found[place] = Tally(reproduced, differs, undecided, others.get(place, 0))
+        found[place] = Reproductions(reproduced, differs, undecided, others.get(place, 0))
     return found
 
 

@@ -15,7 +15,7 @@ from meltrepro import __version__, report
 from meltrepro.build.render import render_text
 from meltrepro.publish.collect import Collected, Collection, Standing
 from meltrepro.publish.entry import PublicFigure
-from meltrepro.publish.rows import ENERGY, MEMORY, PREFILL, SPEED, WAIT, GalleryRow, Tally, rows
+from meltrepro.publish.rows import ENERGY, MEMORY, PREFILL, SPEED, WAIT, GalleryRow, Reproductions, rows
 from meltrepro.publish.signature import NAMESPACE, SUFFIX
 from meltrepro.report.values import number, plain
 from meltrepro.words import counted
@@ -243,7 +243,7 @@ def _figure(title: str, found: PublicFigure | None, scale: float) -> _Field:
     return _Field(title, number(found.median * scale), "n", below=around, title=f"n = {found.n}")
 
 
-def _reproduced(tally: Tally) -> _Field:
+def _reproduced(tally: Reproductions) -> _Field:
     more = f"{tally.others} not counted" if tally.others else ""
     if not tally.tried:
         return _Field("reproduced", "not repeated", "none", below=more)

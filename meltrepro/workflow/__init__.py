@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.beginnings import *
     from meltrepro.workflow.calibrating import *
     from meltrepro.workflow.campaigns import *
-    from meltrepro.workflow.gating import *
     from meltrepro.workflow.galleries import *
+    from meltrepro.workflow.gating import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
     from meltrepro.workflow.publishing import *
@@ -36,7 +36,7 @@ _MODULES = {
     "galleries": ("Gallery", "gallery"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
-    "publishing": ("Draft", "Published", "draft_entry", "write_entry"),
+    "publishing": ("Draft", "PublishedEntry", "draft_entry", "write_entry"),
     "records": (
         "Checked",
         "Compared",

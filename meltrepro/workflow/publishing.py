@@ -42,7 +42,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedEntry:
     """An entry on disk."""
 
     path: Path
@@ -89,7 +89,7 @@ def draft_entry(
     return Draft(entry, fitting(entry), recorded.folder, may_be_replay, imported)
 
 
-def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | str | None = None) -> Published:
+def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | str | None = None) -> PublishedEntry:
     """Write an entry, and its signature beside it where there is a key to `sign` with; raises `EntryError`, `StoreError`."""
     out = Path(path or draft.name)
     signed = signature.sign(draft.content, Path(sign).expanduser()) if sign is not None else None
@@ -98,6 +98,6 @@ def write_entry(draft: Draft, path: Path | str | None = None, *, sign: Path | st
         remove(beside)
     write_bytes(out, draft.content)
     if signed is None:
-        return Published(out, None)
+        return PublishedEntry(out, None)
     write_bytes(beside, signed)
-    return Published(out, beside, signature.check(draft.content, signed).fingerprint)
+    return PublishedEntry(out, beside, signature.check(draft.content, signed).fingerprint)

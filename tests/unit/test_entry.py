@@ -18,6 +18,8 @@ from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.publish.entry import MOST_BYTES, PublicEntry, entry_bytes, parse_entry
 from meltrepro.publish.make import fitting, make_entry, record_digest
 from meltrepro.record import seal
+from meltrepro.record.calibrations import Calibration, CalibrationSession
+from meltrepro.record.campaign import CAMPAIGN
 from tests.support.campaigns import Cell, Trial, Turn, build_campaign, score_trial
 from tests.support.entries import DEVICES, cell, entry, replay_of
 
@@ -192,7 +194,7 @@ def test_a_replay_names_what_it_repeats_and_what_came_of_it(tmp_path: Path) -> N
     cells = [Cell("q8_0", 40), Cell("q4_0", 55)]
     first = read_campaign(build_campaign(tmp_path, cells, repetitions=6))
     again = read_campaign(build_campaign(tmp_path, cells[1:], number=1, repetitions=6))
-    slower = read_campaign(build_campaign(tmp_path, [Cell("q4_0", 30)], number=2, repetitions=6))
+    slower = read_campaign(build_campaign(tmp_path, [Cell("q4_0", 30, runner="another")], number=2, repetitions=6))
     made = make_entry(again, repeats=first)
     assert made.replay is not None
     assert made.replay.record == record_digest(first)
@@ -238,16 +240,23 @@ def test_a_calibration_is_taken_over_without_prose(campaign: CampaignRecord) -> 
         "before": {},
         "after": {},
         "capabilities": {"battery": {"calibrated": True, "current_a": -1.0000001e-6, "why": ""}},
-        "calibration": {"rail.VDD": {"gain": 1.0123456789, "note": "by John Smith on his desk at home"}, "bad key!": 1},
     }
-    for path in campaign.folder.rglob("device.json"):
-        path.write_text(json.dumps(said))
-    assert make_entry(read_campaign(campaign.folder)).devices[0].calibration == {}, "a key that no entry can hold"
-    del said["calibration"]["bad key!"]  # type: ignore[attr-defined]
+    session = CalibrationSession(
+        campaign="c", started_wall_ns=1, sampled=True, values={"generation_tps": [100.0, 101.0]}, times_s=[0.0, 1.0]
+    )
+    known = Calibration(device="d", work="0" * 64, cell="by John Smith", sessions=[session, session])
+    content = known.model_dump_json().encode()
+    (target,) = {cell.entry.target for cell in campaign.cells}
+    name = f"calibrations/{target}.json"
+    (campaign.folder / name).parent.mkdir()
+    (campaign.folder / name).write_bytes(content)
+    document = campaign.document.model_copy(update={"files": {name: hashlib.sha256(content).hexdigest()}})
+    (campaign.folder / CAMPAIGN).write_bytes(document.model_dump_json().encode())
     for path in campaign.folder.rglob("device.json"):
         path.write_text(json.dumps(said))
     found = make_entry(read_campaign(campaign.folder)).devices[0].calibration
     assert found == {
         "battery": {"calibrated": True, "current_a": -1e-6, "why": ""},
-        "rail.VDD": {"gain": 1.01235},
+        "sessions": 2,
+        "generation_tps": {"trials_cv": pytest.approx(0.00704, rel=0.01), "sessions_cv": 0.0, "sessions": 2},
     }

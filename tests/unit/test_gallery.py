@@ -13,7 +13,7 @@ from meltrepro.errors import EntryError, WrongSignature
 from meltrepro.publish import signature
 from meltrepro.publish.collect import Collection, RefusalKind, Standing, collect
 from meltrepro.publish.entry import MOST_BYTES, PublicEntry, entry_bytes
-from meltrepro.publish.rows import GalleryRow, Tally, rows
+from meltrepro.publish.rows import GalleryRow, Reproductions, rows
 from meltrepro.publish.site import PAGE, gallery_files
 from meltrepro.record import seal
 from tests.support.entries import DEVICES, allow, cell, entry, make_key, put, replay_of
@@ -150,20 +150,20 @@ def test_how_often_it_was_reproduced_counts_signers(folder: Path, keys: dict[str
     put(folder, "first", entry("first"), keys["ann"])
     put(folder, "bob1", replay_of("first", "bob"), keys["bob"])
     put(folder, "bob2", replay_of("first", "bob again"), keys["bob"])
-    assert row_of(folder, signers, "first").tally == Tally(reproduced=1), "a signer counts once"
+    assert row_of(folder, signers, "first").tally == Reproductions(reproduced=1), "a signer counts once"
     put(folder, "ann", replay_of("first", "ann"), keys["ann"])
     put(folder, "zoe", replay_of("first", "zoe"), keys["zoe"])
     put(folder, "nobody", replay_of("first", "nobody", "DIFFERS"))
-    assert row_of(folder, signers, "first").tally == Tally(reproduced=1, others=3), (
+    assert row_of(folder, signers, "first").tally == Reproductions(reproduced=1, others=3), (
         "whom nobody knows, and the publisher"
     )
     put(folder, "eve", replay_of("first", "eve", "INCONCLUSIVE"), keys["eve"])
-    assert row_of(folder, signers, "first").tally == Tally(reproduced=1, undecided=1, others=3)
+    assert row_of(folder, signers, "first").tally == Reproductions(reproduced=1, undecided=1, others=3)
     put(folder, "bob3", replay_of("first", "bob once more", "DIFFERS"), keys["bob"])
-    assert row_of(folder, signers, "first").tally == Tally(differs=1, undecided=1, others=3), "the worst counts"
+    assert row_of(folder, signers, "first").tally == Reproductions(differs=1, undecided=1, others=3), "the worst counts"
     put(folder, "far", replay_of("first", "eve elsewhere", number=2), keys["eve"])
     assert row_of(folder, signers, "first").tally.tried == 2, "of another cell"
-    assert row_of(folder, signers, "bob1").tally == Tally()
+    assert row_of(folder, signers, "bob1").tally == Reproductions()
 
 
 def test_rows_have_real_devices_first_whatever_their_speed(folder: Path) -> None:
