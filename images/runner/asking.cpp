@@ -74,6 +74,9 @@ void ask(const Request & request, Events & events) {
     try {
         Link link = Link::connect(*request.ask);
         const Json ready = link.receive();
+        if (const Json * why = ready.find("refused")) {
+            throw Failure(current_step(), "link: the other side refuses: " + why->get<std::string>());
+        }
         relay(ready, "load", "load_end", events);
         events.add_memory("load");
         relay(ready, "context", "context", events);

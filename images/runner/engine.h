@@ -108,6 +108,9 @@ public:
     virtual void fork(int32_t /*count*/) {}
     // Append one token to each sequence; logits_after(i) are those of the i-th: Failure(decode).
     virtual void decode_abreast(const std::vector<Token> & /*tokens*/) {}
+    // Append the same tokens to each of so many sequences, `n_batch` of all together at most; logits_after(count - 1) are those of
+    // the first one: Failure(decode).
+    virtual void decode_alike(const Token * /*tokens*/, size_t /*count*/, int32_t /*sequences*/) {}
 
     // Whether a filled context can be written to a file and read from it.
     virtual bool saves_context() const { return false; }

@@ -20,10 +20,13 @@ namespace {
 
 constexpr int slice_ms = 50;  // a signal is noticed within this
 constexpr size_t longest_line = size_t{1} << 24;
+constexpr const char * ended = "the other side has ended";
 
 [[noreturn]] void fail(const std::string & problem) { throw Failure(current_step(), "link: " + problem); }
 
 [[noreturn]] void cannot(const std::string & what) { fail("cannot " + what + ": " + std::strerror(errno)); }
+
+std::string line_of(Json::Object fields) { return Json(std::move(fields)).dump() + "\n"; }
 
 std::string named(const Peer & peer) { return peer.address + " port " + std::to_string(peer.port); }
 
@@ -100,6 +103,7 @@ Link Link::accept(const Peer & at) {
     const Json first = link.receive();
     const Json * token = first.find("token");
     if (token == nullptr || token->as<std::string>() == nullptr || *token->as<std::string>() != at.token) {
+        link.write(line_of({{"refused", "its token is not that of this trial"}}));  // it would try again
         fail("whoever asks at " + named(at) + " is not of this trial");
     }
     return link;
@@ -107,17 +111,20 @@ Link Link::accept(const Peer & at) {
 
 Link Link::connect(const Peer & to) {
     const auto place = resolve(to);
-    for (;;) {
+    const std::string hello = line_of({{"token", to.token}});
+    for (;; pause_for_ms(slice_ms)) {
         Descriptor socket(::socket(place->ai_family, SOCK_STREAM, 0));
-        if (::connect(socket.get(), place->ai_addr, place->ai_addrlen) == 0) {
-            Link link(prepared(socket.release()));
-            link.send({{"token", to.token}});
+        if (::connect(socket.get(), place->ai_addr, place->ai_addrlen) != 0) {
+            if (errno != ECONNREFUSED && errno != EINTR && errno != ETIMEDOUT) {
+                cannot("reach " + named(to));
+            }
+            continue;
+        }
+        // A relay takes every connection, and closes it where nobody listens behind it yet.
+        Link link(prepared(socket.release()));
+        if (link.write(hello) && link.read()) {
             return link;
         }
-        if (errno != ECONNREFUSED && errno != EINTR && errno != ETIMEDOUT) {
-            cannot("reach " + named(to));
-        }
-        pause_for_ms(slice_ms);
     }
 }
 
@@ -133,12 +140,20 @@ Link::~Link() {
 }
 
 void Link::send(Json::Object fields) {
-    const std::string line = Json(std::move(fields)).dump() + "\n";
+    if (!write(line_of(std::move(fields)))) {
+        fail(ended);
+    }
+}
+
+bool Link::write(const std::string & line) {
     for (size_t done = 0; done < line.size();) {
         const ssize_t written = ::send(socket, line.data() + done, line.size() - done, 0);
         if (written < 0 && errno == EINTR) {
             throw_if_stopped();
             continue;
+        }
+        if (written < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+            return false;
         }
         if (written < 0) {
             cannot("send");
@@ -146,6 +161,25 @@ void Link::send(Json::Object fields) {
         done += static_cast<size_t>(written);
     }
     n_sent += line.size();
+    return true;
+}
+
+bool Link::read() {
+    for (;;) {
+        wait_for(socket, POLLIN);
+        char bytes[4096];
+        const ssize_t count = recv(socket, bytes, sizeof bytes, 0);
+        if (count > 0) {
+            arrived.append(bytes, static_cast<size_t>(count));
+            return true;
+        }
+        if (count == 0 || errno == ECONNRESET) {
+            return false;
+        }
+        if (errno != EINTR) {
+            cannot("receive");
+        }
+    }
 }
 
 Json Link::receive() {
@@ -154,20 +188,10 @@ Json Link::receive() {
         if (arrived.size() > longest_line) {
             fail("a line does not end");
         }
-        wait_for(socket, POLLIN);
-        char bytes[4096];
-        const ssize_t count = recv(socket, bytes, sizeof bytes, 0);
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count < 0) {
-            cannot("receive");
-        }
-        if (count == 0) {
-            fail("the other side has ended");
-        }
         const size_t before = arrived.size();
-        arrived.append(bytes, static_cast<size_t>(count));
+        if (!read()) {
+            fail(ended);
+        }
         end = arrived.find('\n', before);
     }
     const std::string line = arrived.substr(0, end);

@@ -20,7 +20,7 @@ class Link {
 public:
     // Wait for the side that asks.
     static Link accept(const Peer & at);
-    // Reach the side that answers, however long that takes to begin.
+    // Reach the side that answers, however long that takes to begin: until it has said something.
     static Link connect(const Peer & to);
     Link(Link && other) noexcept;
     ~Link();
@@ -36,6 +36,9 @@ public:
 
 private:
     explicit Link(int socket) : socket(socket) {}
+    // These are false where the other side has ended.
+    bool write(const std::string & line);
+    bool read();
 
     int socket;
     std::string arrived;  // and not asked for yet

@@ -128,13 +128,16 @@ std::optional<Peer> read_peer(Fields & request, const std::string & name) {
     return peer;
 }
 
-int32_t read_sequences(Fields & fields, const Engine & engine) {
+int32_t read_sequences(Fields & fields, const Engine & engine, int32_t batch) {
     const int64_t count = fields.integer_or("sequences", 1, max_sequences, 1);
     if (count > 1 && !engine.holds_sequences()) {
         fields.wrong("sequences", "this framework holds one sequence");
     }
     if (count > 1 && (!fields.boolean("ignore_eos") || fields.optional("speculate") != nullptr)) {
         fields.wrong("sequences", "several need ignore_eos, so that none ends before the others, and no speculation");
+    }
+    if (count > batch) {
+        fields.wrong("sequences", "a step of " + std::to_string(batch) + " tokens does not hold one of each");
     }
     return static_cast<int32_t>(count);
 }
@@ -199,7 +202,8 @@ Request read_request(const std::string & path, Engine & engine) {
     request.depth = static_cast<int32_t>(fields.integer_or("depth", 0, max_int32, 0));
     request.restore = read_restore(fields, engine);
     request.setup.profile_operators = read_profile(fields, engine);
-    request.setup.sequences = read_sequences(fields, engine);
+    request.setup.sequences = read_sequences(fields, engine, request.setup.batch);
+    request.read_each = !fields.boolean_or("shared_prompt", true);
     request.warmup_tokens = static_cast<int32_t>(fields.integer_or("warmup_tokens", 0, max_int32, 16));
     request.turn_pause_ms = static_cast<int32_t>(fields.integer_or("turn_pause_ms", 0, max_int32, 0));
     request.conversation_pause_ms = static_cast<int32_t>(fields.integer_or("conversation_pause_ms", 0, max_int32, 0));

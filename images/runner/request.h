@@ -63,6 +63,7 @@ struct Request {
     std::vector<std::vector<Prompt>> conversations;
     int32_t depth;  // tokens that a conversation's context holds before its first turn
     bool restore;   // they are read from a file, in that turn
+    bool read_each;  // every sequence reads a prompt for itself, all at once; else one does, and the others get what it holds
     int32_t warmup_tokens;
     int32_t turn_pause_ms;  // after each turn that another one follows
     int32_t conversation_pause_ms;

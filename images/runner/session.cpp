@@ -162,8 +162,12 @@ Session::Stop Session::take_turn(size_t conversation, size_t turn) {
     if (prompt.size() <= static_cast<size_t>(left())) {
         history.insert(history.end(), prompt.begin(), prompt.end());
         profile.enter(OperatorProfile::Phase::prefill);
+        const int32_t readers = request.read_each ? request.setup.sequences : 1;
+        if (readers > 1) {
+            engine.fork(readers);
+        }
         events.add("prefill_begin", {{"n", prompt.size()}});
-        decode(prompt);
+        decode(prompt, readers);
         events.add("prefill_end");
         profile.enter(OperatorProfile::Phase::generation);
         thinking.begin_turn(asked.text, events);
@@ -210,7 +214,9 @@ Session::Stop Session::generate_abreast(int32_t max_tokens, size_t & n_generated
     for (size_t i = 0; i < count; ++i) {
         samplers[i].seed(request.sampling.seed + i);
     }
-    engine.fork(request.setup.sequences);
+    if (!request.read_each) {
+        engine.fork(request.setup.sequences);
+    }
     for (;;) {
         for (size_t i = 0; i < count; ++i) {
             last[i] = samplers[i].sample(n_generated == 0 ? logits : engine.logits_after(i), n_vocab, histories[i]);
@@ -282,17 +288,23 @@ void Session::forget_draft() {
     n_right = 0;
 }
 
-void Session::decode(const std::vector<Token> & tokens) {
+void Session::decode(const std::vector<Token> & tokens, int32_t sequences) {
     const int64_t begin = monotonic_ns();
+    const size_t most = n_batch / static_cast<size_t>(sequences);
+    size_t count = 0;
     for (size_t done = 0; done < tokens.size();) {
         throw_if_stopped();
-        const size_t count = std::min(n_batch, tokens.size() - done);
-        engine.decode(tokens.data() + done, count);
+        count = std::min(most, tokens.size() - done);
+        if (sequences > 1) {
+            engine.decode_alike(tokens.data() + done, count, sequences);
+        } else {
+            engine.decode(tokens.data() + done, count);
+        }
         done += count;
         n_past += static_cast<int32_t>(count);
     }
     if (!tokens.empty()) {
-        logits = engine.logits();
+        logits = sequences > 1 ? engine.logits_after(count - 1) : engine.logits();
     }
     const int64_t ns = monotonic_ns() - begin;
     if (request.setup.profile_operators) {
@@ -319,6 +331,7 @@ void Session::end_turn(size_t conversation, size_t turn, size_t n_prompt, size_t
                         {"text", text}};
     if (request.setup.sequences > 1) {
         fields.emplace_back("sequences", request.setup.sequences);
+        fields.emplace_back("readers", request.read_each ? request.setup.sequences : 1);
     }
     if (drafter != nullptr) {
         fields.emplace_back("drafted", speculated.drafted);

@@ -40,8 +40,8 @@ private:
     Stop generate(int32_t max_tokens, size_t & n_generated, std::string & text);
     // Let whoever asks see a token of `t`.
     void tell(int64_t t, Token token);
-    // Append tokens to the context and wait for the logits after the last one.
-    void decode(const std::vector<Token> & tokens);
+    // Append tokens to the context, or to each of so many, and wait for the logits after the last one.
+    void decode(const std::vector<Token> & tokens, int32_t sequences = 1);
     // The same for several sequences, of which the first one's tokens are told.
     Stop generate_abreast(int32_t max_tokens, size_t & n_generated, std::string & text);
     // Have the logits after a token of the answer, of which `wanted` more are to come: those of a draft that foresaw it, or new ones.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meltrepro.accuracy.datasets import read_questions
 from meltrepro.accuracy.questions import Question, Sheet, choose
-from meltrepro.build.model import Artifact, Input
+from meltrepro.build.model import ADAPTER, Artifact, Input
 from meltrepro.errors import DataError, RecordError
 from meltrepro.frameworks.base import DATA, LOGITS, Scorer, scorer_of
 from meltrepro.manifest.accuracy import QuestionWorkload, TextWorkload
@@ -46,7 +46,7 @@ def score_requests(
     devices: Mapping[str, DeviceFacts],
     keep: Keep,
 ) -> tuple[dict[str, ScoringRequest], dict[str, Input]]:
-    """The request of every accuracy cell by id, without what cells are compared with, and the files by digest.
+    """The request of every accuracy cell by id, without what is made for it, and the files by digest.
 
     `data` are by workload name. Raises `DataError` for data that a task cannot be made of.
     """
@@ -72,17 +72,23 @@ def score_requests(
     return requests, {asked.file.digest: asked.file for asked in files.values()}
 
 
-def with_logits(
+def with_inputs(
     requests: Mapping[str, AnyRequest], plan: Plan, artifacts: Mapping[str, Artifact]
 ) -> tuple[dict[str, AnyRequest], dict[str, Input]]:
-    """The requests with what their cells are compared with, once it was made, and those files by digest."""
+    """The requests with what their cells are compared with, and what is added to their models, once these are there.
+
+    And those files by digest.
+    """
     done, inputs = dict(requests), dict[str, Input]()
     for cell in plan.cells:
         request = requests[cell.id]
-        if cell.logits_id is not None and isinstance(request, ScoringRequest):
-            logits = artifacts[cell.logits_id]
-            inputs[logits.digest] = Input(logits.path, logits.digest)
-            done[cell.id] = request.model_copy(update={"inputs": {**request.inputs, LOGITS: logits.digest}})
+        if not isinstance(request, ScoringRequest):
+            continue
+        wanted = {LOGITS: cell.logits_id, ADAPTER: cell.adapter_id}
+        found = {name: artifacts[id] for name, id in wanted.items() if id is not None}
+        inputs |= {each.digest: Input(each.path, each.digest) for each in found.values()}
+        read = {name: each.digest for name, each in found.items()}
+        done[cell.id] = request.model_copy(update={"inputs": {**request.inputs, **read}})
     return done, inputs
 
 
@@ -145,5 +151,6 @@ def _request(
         sequences=asked.sheet.sequences,
         left_out=list(asked.left_out),
         chunks=workload.chunks if isinstance(workload, TextWorkload) else None,
+        adapter_scale=cell.model.lora.scale if cell.model.lora is not None else None,
         options=scorer.takes(cell.options),
     )

@@ -123,10 +123,13 @@ class PathOf:
 
     name: str
     """`MODEL`, an input, or a file of the record's folder."""
+    after: str = ""
+    """What follows it in the same argument."""
 
 
 MODEL = "model"
 DRAFT = "draft"
+ADAPTER = "adapter"
 PLAIN_ALONE = "a build may leave plain files and folders in /out"
 PROCESSES = 4096
 """How many processes and threads an execution may have in a container."""

@@ -92,6 +92,8 @@ class Builder:
             self._bundle(bundle)
         for model in plan.models:
             self._model(model, self._keys.tools(model, plan))
+            if model.is_adapter:
+                self._require_fit(model, plan)
         for logits in plan.logits:
             self._logits(logits)
         if not self.rebuild:
@@ -179,6 +181,14 @@ class Builder:
         used = tuple(dict.fromkeys(bundle for bundle in bundles if bundle is not None))
         self._attest(artifact, {node.model_name: node.source}, started, tools=used, commands=commands)
 
+    def _require_fit(self, node: ModelNode, plan: Plan) -> None:
+        """Raise `ModelError` where an adapter is not one of the models that it is for, which are made before it."""
+        for each in plan.models:
+            if (each.model_name, each.framework_name) == (node.model_name, node.framework_name) and each != node:
+                with _about(node):
+                    model, adapter = self._artifacts[each.id].path, self._artifacts[node.id].path
+                    framework(node.kind).check_adapter(adapter, model)
+
     def _take_steps(
         self, node: ModelNode, bundles: Sequence[Artifact | None], keys: Sequence[str], scratch: Path
     ) -> str:
@@ -230,6 +240,9 @@ class Builder:
         """What the first step begins with, fetched and looked at."""
         fetcher, base = self.tools.fetcher, self.tools.pins.base_dir
         path = fetcher.get(node.source, base)
+        if node.is_adapter:
+            engine.check_adapter(path, None)
+            return _Input({"/source": path}, self._digest(node.source))
         if not has_parts(node.source):
             engine.check_model(path)
             seen = engine.look(self._options[node.framework_name], path, self._releases[node.framework_name])

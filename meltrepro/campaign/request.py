@@ -20,6 +20,7 @@ from meltrepro.plan.model import Cell, Plan
 from meltrepro.record.trial import (
     AnyRequest,
     Request,
+    RequestAdapter,
     RequestSampling,
     RequestSpeculation,
     RequestThinking,
@@ -132,7 +133,9 @@ def _request(
         depth=depth or None,
         restore=workload.restore or None,
         sequences=workload.sequences if workload.sequences > 1 else None,
+        shared_prompt=False if workload.sequences > 1 and not workload.shared_prompt else None,
         speculate=_speculation(workload),
+        lora=RequestAdapter(scale=cell.model.lora.scale) if cell.model.lora is not None else None,
         page_cache=workload.page_cache,
         turn_pause_ms=0 if workload.continuous else round(1000 * protocol.turn_pause_s),
         conversation_pause_ms=0 if workload.continuous else round(1000 * protocol.conversation_pause_s),
@@ -166,17 +169,22 @@ def _speculation(workload: Workload) -> RequestSpeculation | None:
     return RequestSpeculation(tokens=wanted.tokens, ngram=wanted.ngram) if wanted is not None else None
 
 
-def with_drafts(
+def with_files(
     requests: Mapping[str, AnyRequest], plan: Plan, artifacts: Mapping[str, Artifact]
 ) -> dict[str, AnyRequest]:
-    """The requests with the models that foresee what theirs say, once they were made."""
+    """The requests with the files that are read besides the model, once they are there: what drafts, and what is added."""
     done = dict(requests)
     for cell in plan.cells:
         request = requests[cell.id]
-        if cell.draft_id is not None and isinstance(request, Request) and request.speculate is not None:
-            digest = artifacts[cell.draft_id].digest
-            drafts = request.speculate.model_copy(update={"model": "", "digest": digest})
-            done[cell.id] = request.model_copy(update={"speculate": drafts})
+        if not isinstance(request, Request):
+            continue
+        if cell.draft_id is not None and request.speculate is not None:
+            drafts = {"model": "", "digest": artifacts[cell.draft_id].digest}
+            request = request.model_copy(update={"speculate": request.speculate.model_copy(update=drafts)})
+        if cell.adapter_id is not None and request.lora is not None:
+            added = {"model": "", "digest": artifacts[cell.adapter_id].digest}
+            request = request.model_copy(update={"lora": request.lora.model_copy(update=added)})
+        done[cell.id] = request
     return done
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import meltrepro
 from meltrepro.accuracy.answers import Checks
 from meltrepro.accuracy.requests import inputs_of
-from meltrepro.build.model import DRAFT, Argument, Artifact, Input
+from meltrepro.build.model import ADAPTER, DRAFT, Argument, Artifact, Input
 from meltrepro.campaign.campaign import manifest_identity, new_id
 from meltrepro.campaign.meter import FileMeter
 from meltrepro.campaign.request import request_digest
@@ -127,7 +127,7 @@ def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[
             synthetic=cell.model.synthetic,
             checks=setup.checks.get(cell.workload_name),
             about=_about(cell, setup.artifacts[cell.model_id], bundles[cell.framework_name].release.name),
-            **(_scorer(setup, cell, bundles[cell.framework_name]) or _draft(setup, cell)),
+            **(_scorer(setup, cell, bundles[cell.framework_name]) or _files(setup, cell)),
         )
         for cell in setup.plan.cells
     }
@@ -180,12 +180,11 @@ def _scorer(setup: Setup, cell: Cell, node: BundleNode) -> _Scored:
     }
 
 
-def _draft(setup: Setup, cell: Cell) -> _Scored:
-    """The model that foresees what a cell's says, where one does."""
-    if cell.draft_id is None:
-        return {}
-    draft = setup.artifacts[cell.draft_id]
-    return {"inputs": {DRAFT: Input(draft.path, draft.digest)}}
+def _files(setup: Setup, cell: Cell) -> _Scored:
+    """The model that foresees what a cell's says, and what is added to that one, where there are any."""
+    wanted = {DRAFT: cell.draft_id, ADAPTER: cell.adapter_id}
+    found = {name: setup.artifacts[id] for name, id in wanted.items() if id is not None}
+    return {"inputs": {name: Input(each.path, each.digest) for name, each in found.items()}}
 
 
 def sensor_plan_of(setup: Setup, target: str) -> bytes | None:
@@ -378,6 +377,8 @@ def _asked(run: CellRun) -> dict[str, object]:
             "questions": request.questions,
             "chunks": request.chunks,
             "data": request.data,
+            "lora.scale": request.adapter_scale,
+            "lora.digest": request.inputs.get(ADAPTER),
         }
         return {name: value for name, value in {**(request.options or {}), **found}.items() if value is not None}
     sampling = request.sampling.model_dump(exclude={"seed"})
@@ -401,11 +402,14 @@ def _asked(run: CellRun) -> dict[str, object]:
 
 
 def _context_use(request: Request) -> dict[str, object]:
-    """What is asked of the context and the page cache besides conversations."""
-    asked = {name: getattr(request, name) for name in ("depth", "restore", "sequences", "page_cache")}
+    """What is asked of the context, the page cache and the weights besides conversations."""
+    names = ("depth", "restore", "sequences", "shared_prompt", "page_cache")
+    asked = {name: getattr(request, name) for name in names}
     if request.speculate is not None:
         said = request.speculate.model_dump(exclude={"model"})
         asked |= {f"speculate.{name}": value for name, value in said.items()}
+    if request.lora is not None:
+        asked |= {"lora.scale": request.lora.scale, "lora.digest": request.lora.digest}
     return {name: value for name, value in asked.items() if value is not None}
 
 

@@ -320,6 +320,14 @@ class Framework(Protocol):
         """Raise `ModelError` where the files of a checkpoint, by name, are damaged or of a kind that is not converted."""
         raise ModelError(f"framework {self.kind} makes no models of checkpoints")
 
+    def adapter_refusal(self, release: Release) -> str | None:
+        """Why a release adds no LoRA adapter to a model, as the end of a sentence; `None` where it does."""
+        return f"{self.kind} adds none to its models"
+
+    def check_adapter(self, adapter: Path, model: Path | None) -> None:
+        """Raise `ModelError` where a file is no adapter, or none for a model's file, if that is here."""
+        raise ModelError(f"framework {self.kind} adds no adapter to its models")
+
     def name_refusal(self, name: str) -> str | None:
         """Why a file that is not here is no model by its name, such as a part of one; `None` where it may be."""
         return None

@@ -25,7 +25,10 @@ def manifest_digest(manifest: Manifest) -> str:
     pinned = {
         **({"data": data} if data else {}),
         "models": {
-            name: {"source": model["source"], "quantizations": model["quantizations"]}
+            name: {
+                **{key: model[key] for key in ("source", "quantizations")},
+                **({"lora": model["lora"]["source"]} if "lora" in model else {}),
+            }
             for name, model in document["models"].items()
         },
         "frameworks": {

@@ -40,7 +40,7 @@ from meltrepro.manifest.kinds import OptionsOf
 from meltrepro.manifest.lengths import Lengths, lengths_in
 from meltrepro.manifest.protocol import Measure, Protocol
 from meltrepro.manifest.shapes import ModelShape
-from meltrepro.manifest.sources import Source, SyntheticSource, as_whole, is_checkpoint
+from meltrepro.manifest.sources import Adapter, Source, SyntheticSource, as_whole, is_checkpoint
 from meltrepro.manifest.targets import Target
 from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.words import shorten
@@ -88,6 +88,7 @@ class Model(Strict):
     """A model: where its weights come from and the quantizations to measure."""
 
     source: Source = Field(description="Where the weights come from.")
+    lora: Adapter | None = added(None, description="Adapter that is added to the weights when they are loaded.")
     chat_template: Name | OtherTemplate = Field(
         OWN_TEMPLATE,
         description="How prompts become text: `auto` is the template that the model brings; or the name of a built-in one, "
@@ -120,6 +121,11 @@ class Model(Strict):
     redistributable: bool = Field(
         False, description="Whether a bundle may contain the weights themselves; synthetic ones it always may."
     )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where all of it comes from."""
+        return (self.source, self.lora.source) if self.lora is not None else (self.source,)
 
     @property
     def shape(self) -> ModelShape | None:
@@ -315,6 +321,10 @@ class Workload(Strict):
         description="Answers that are written abreast; they need ignore_eos or lengths. A list makes a workload of each.",
         json_schema_extra=or_list,
     )
+    shared_prompt: bool = added(
+        True,
+        description="Whether one of several sequences reads a prompt, and the others go on from there; `false`: each reads it for itself, all at once.",
+    )
     speculate: Speculation | None = added(None, description="Foresee tokens; absent: decode each by itself.")
     page_cache: Literal["cold", "warm"] | None = added(
         None,
@@ -352,6 +362,8 @@ class Workload(Strict):
         return self._alone()
 
     def _alone(self) -> Self:
+        if self.sequences > self.batch:
+            raise ValueError(f"a batch of {self.batch} tokens does not hold one of each of {self.sequences} sequences")
         if self.speculate is not None and self.sequences > 1:
             raise ValueError("'speculate' is of one sequence")
         if self.offload is not None and (self.lengths is not None or self.sequences > 1):

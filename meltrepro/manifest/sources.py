@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from meltrepro.manifest import addresses
@@ -198,6 +198,23 @@ Source = Annotated[
         | _Written,
     ),
 ]
+
+
+class Adapter(Strict):
+    """A LoRA adapter: two small matrices for some of a model's own, whose product is added to those."""
+
+    source: Source = Field(description="Where its file comes from: one, in the format of the framework that loads it.")
+    scale: float = Field(1.0, ge=-1000, le=1000, description="Factor of what is added; 0 leaves the model as it is.")
+
+    @field_validator("source")
+    @classmethod
+    def _one_file(cls, source: Source) -> Source:
+        if isinstance(source, GitSource | SyntheticSource) or is_checkpoint(source) or as_whole(source) != source:
+            raise ValueError(
+                "expected one file, by a source of kind pypi, huggingface (with the key file), url or file; "
+                "docs/models.md says how one is made of what PEFT wrote"
+            )
+        return source
 
 
 _PART = re.compile(r"-(?:[0-9]{5}|\*)(-of-([0-9]{5})\.(?!safetensors)[A-Za-z]+)$")

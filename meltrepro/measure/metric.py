@@ -83,8 +83,8 @@ class Facts:
 
     @cached_property
     def prefills(self) -> Sequence[tuple[int, Span]]:
-        """Prompt length and prefill of every turn that has one, of two tokens at least."""
-        found = [(turn.n_prompt, turn.prefill) for turn in self.turns if turn.prefill is not None]
+        """Tokens that were read and prefill of every turn that has one, of two tokens at least."""
+        found = [(turn.n_read, turn.prefill) for turn in self.turns if turn.prefill is not None]
         if not found:
             raise NoValue("no turn has a prefill")
         if not (found := [each for each in found if each[0] > 1]):

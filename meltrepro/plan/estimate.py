@@ -107,8 +107,8 @@ def new_model_bytes(models: Mapping[ModelNode, int | None], sizes: Sizes) -> dic
 
 
 def _is_source(node: ModelNode) -> bool:
-    """Whether a model is the file that was made up, which the store then holds once."""
-    return node.quantization == AS_IS and isinstance(node.source, SyntheticSource)
+    """Whether a node is the file that was made up, or an adapter, which the store then holds once."""
+    return node.is_adapter or (node.quantization == AS_IS and isinstance(node.source, SyntheticSource))
 
 
 def sources_of(

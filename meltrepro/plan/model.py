@@ -14,7 +14,7 @@ from meltrepro.manifest.accuracy import AccuracyWorkload, TextWorkload
 from meltrepro.manifest.schema import Manifest, Model, Offload, Workload
 from meltrepro.manifest.sources import Source, is_checkpoint
 from meltrepro.manifest.targets import Target
-from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
+from meltrepro.record.ids import ADAPTED, RUN, BundleId, CellId, LogitsId, ModelId
 
 EVERY = ""
 """Stands for every quantization."""
@@ -57,6 +57,8 @@ class Cell:
     """What it is compared with; `None` for a cell that is compared with nothing."""
     draft_key: ModelId | None = None
     """The model that foresees what that one says; `None` where none does."""
+    adapter_key: ModelId | None = None
+    """What is added to its weights; `None` where nothing is."""
     away: Away | None = None
     """`None` where the engine runs on the cell's own device."""
     point: str = ""
@@ -103,6 +105,10 @@ class Cell:
     @property
     def draft_id(self) -> str | None:
         return str(self.draft_key) if self.draft_key is not None else None
+
+    @property
+    def adapter_id(self) -> str | None:
+        return str(self.adapter_key) if self.adapter_key is not None else None
 
     @property
     def logits_id(self) -> str | None:
@@ -159,6 +165,11 @@ class ModelNode:
     def id(self) -> str:
         variant = self.variant.name if self.variant is not None else ""
         return str(ModelId(self.model_name, self.quantization, self.framework_name, variant))
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is no model, and what is added to one's weights."""
+        return self.quantization == ADAPTED
 
     @property
     def is_folder(self) -> bool:

@@ -159,7 +159,11 @@ class _Names:
                 and workload.speculate is not None
                 and workload.speculate.model is not None
             ):
-                self.check(("workloads", name, "speculate", "model"), "model", workload.speculate.model, models)
+                at: FieldPath = ("workloads", name, "speculate", "model")
+                known = self.check(at, "model", workload.speculate.model, models)
+                if known and models[workload.speculate.model].lora is not None:
+                    message = f"model {workload.speculate.model} has an adapter, and what drafts is loaded without"
+                    self.problems.append(problem_at(self.loaded, at, message, "name the same model without 'lora'"))
 
     def check_offloads(self) -> None:
         """Targets whose engines are to answer others."""

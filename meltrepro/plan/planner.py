@@ -31,7 +31,7 @@ from meltrepro.plan.model import (
     SkippedCell,
 )
 from meltrepro.plan.names import KnownFramework, Selection, references, resolve
-from meltrepro.record.ids import RUN, BundleId, CellId, LogitsId, ModelId
+from meltrepro.record.ids import ADAPTED, RUN, BundleId, CellId, LogitsId, ModelId
 from meltrepro.targets.base import DeviceFacts
 from meltrepro.words import readable
 
@@ -88,6 +88,7 @@ def make_plan(
             known.model_id(key.model, source, key.quantization, variant),
             _logits(key, manifest.workloads[key.workload], others[name]),
             _draft(key, manifest, known, variant),
+            ModelId(key.model, ADAPTED, name) if manifest.models[key.model].lora is not None else None,
             away,
             point.name,
         )
@@ -103,8 +104,12 @@ def make_plan(
         needed = estimate.peak_memory_bytes(cell, size, known.framework.cache_bits(point.options))
         if needed is not None and cell.draft_key is not None:
             needed += weights[str(cell.draft_key)] or 0
+        if cell.adapter_id is not None and cell.model.lora is not None:
+            weights[cell.adapter_id] = sizes.weights.get(cell.adapter_id, sizes.downloads.get(cell.model.lora.source))
+            needed = needed and needed + (weights[cell.adapter_id] or 0)
         skip = (
             judge.accuracy(cell, known, others[name])
+            or judge.adapter(cell, known)
             or judge.workload(cell, known)
             or judge.options(cell, known, point)
             or judge.fit(cell, needed, size, stored=cell.model_id in sizes.stored)
@@ -311,6 +316,17 @@ class _Judge:
             reason = f"framework {other.name} does not offer quantization {against} to compare with"
         return None if reason is None else Skip(SkipKind.accuracy, reason)
 
+    def adapter(self, cell: Cell, known: KnownFramework) -> Skip | None:
+        """Why nothing can be added to a cell's weights; `None` where it can, or nothing is to be."""
+        if cell.adapter_key is None:
+            return None
+        reason = known.framework.adapter_refusal(known.release)
+        if reason is None and cell.logits_key is not None:
+            reason = "what the unquantized model expects of a text is written down without it"
+        elif reason is None and not cell.engine_target.runs_programs:
+            reason = f"target {cell.engine_name} runs the runner app alone, with one file"
+        return None if reason is None else Skip(SkipKind.model, f"model {cell.model_name} has an adapter: {reason}")
+
     def workload(self, cell: Cell, known: KnownFramework) -> Skip | None:
         """Why a framework cannot hold a cell's conversations as they are asked for; `None` where it can."""
         workload, kind = cell.workload, known.framework.kind
@@ -367,7 +383,7 @@ def _model_nodes(
             wanted.setdefault(cell.draft_key, cell.variant)
         if (key := _compared_with(cell, frameworks)) is not None:
             wanted.setdefault(key, frameworks[key.framework].framework.tool_variant(RUN))
-    return tuple(
+    made = [
         ModelNode(
             *(key.model, key.quantization, key.framework, frameworks[key.framework].source(models[key.model])),
             frameworks[key.framework].framework.kind,
@@ -375,7 +391,13 @@ def _model_nodes(
             variant if key.variant else None,
         )
         for key, variant in wanted.items()
-    )
+    ]
+    added = {
+        cell.adapter_id: ModelNode(cell.model_name, ADAPTED, cell.framework_name, cell.model.lora.source, cell.kind)
+        for cell in cells
+        if cell.model.lora is not None
+    }
+    return (*made, *added.values())  # adapters are held against the models that they are for
 
 
 def _compared_with(cell: Cell, frameworks: Mapping[str, KnownFramework]) -> ModelId | None:

@@ -13,6 +13,8 @@ PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,199}")
 RUN = "run"
 PURPOSES = (RUN, "quantize", "convert", "rewrite", "compile")
 """What a bundle is for; no quantization is called so, which keeps the ids of bundles and models apart."""
+ADAPTED = "lora"
+"""Stands in the place of a quantization for what is added to a model."""
 _LOGITS = "logits"
 
 

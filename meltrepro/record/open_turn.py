@@ -53,6 +53,7 @@ class OpenTurn:
             restored=self.restored,
             drafted=self._drafted(fields),
             sequences=max(fields.whole_or_none("sequences") or 1, 1),
+            readers=max(fields.whole_or_none("readers") or 1, 1),
             served=self._served(fields) if self.asked else None,
         )
 

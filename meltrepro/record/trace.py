@@ -149,6 +149,8 @@ class Turn:
     """`None` where every token was decoded by itself."""
     sequences: int = 1
     """That were written abreast; tokens and text are those of the first."""
+    readers: int = 1
+    """Of these, that read the prompt for themselves."""
     served: Served | None = None
     """`None` where the engine ran here."""
 
@@ -156,6 +158,11 @@ class Turn:
     def was_read(self) -> bool:
         """Whether an engine has read the prompt."""
         return self.prefill is not None or (self.served is not None and self.n_gen > 0)
+
+    @property
+    def n_read(self) -> int:
+        """Tokens of the prompt, of all sequences that read it."""
+        return self.n_prompt * self.readers
 
     @property
     def n_gen(self) -> int:

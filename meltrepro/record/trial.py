@@ -97,6 +97,14 @@ class RequestSpeculation(Strict):
     digest: Sha256 | None = Field(None, description="sha256 of that model.")
 
 
+class RequestAdapter(Strict):
+    """What is added to the weights when they are loaded."""
+
+    model: str = Field("", description="Path of the adapter as the runner sees it.")
+    scale: float
+    digest: Sha256 | None = Field(None, description="sha256 of the adapter.")
+
+
 class RequestPeer(Strict):
     """The other end of a link between two runners."""
 
@@ -124,7 +132,9 @@ class Request(Strict):
     depth: int | None = Field(None, ge=1, description="Tokens that the context holds before the first turn.")
     restore: bool | None = Field(None, description="They are written to a file, and read from it within that turn.")
     sequences: int | None = Field(None, ge=2, description="Answers that are written abreast.")
+    shared_prompt: Literal[False] | None = Field(None, description="Each of them reads the prompt for itself.")
     speculate: RequestSpeculation | None = None
+    lora: RequestAdapter | None = None
     page_cache: Literal["cold", "warm"] | None = Field(
         None, description="What it is to hold of the model's files when they are loaded."
     )
@@ -170,6 +180,7 @@ class ScoringRequest(Strict):
         default_factory=list, description="Numbers of questions that the scorer's format cannot hold."
     )
     chunks: Count | None = Field(None, description="Windows of the text; all of them where absent.")
+    adapter_scale: float | None = Field(None, description="Factor of the adapter that is among the inputs.")
     options: dict[str, JsonValue] | None = Field(
         None, description="The framework's own part of a request, where it has one."
     )

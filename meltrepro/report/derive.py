@@ -39,9 +39,9 @@ def repetition_speeds(cell: CellResult, phase: str) -> list[float]:
     found = []
     for turns in _repetitions(cell).values():
         if phase == "prefill":
-            parts = [(turn.n_prompt, turn.prefill_tps) for turn in turns if turn.prefill_tps]
+            parts = [(turn.n_read, turn.prefill_tps) for turn in turns if turn.prefill_tps]
         else:
-            parts = [(turn.n_gen - 1, turn.generation_tps) for turn in turns if turn.generation_tps]
+            parts = [(turn.n_written, turn.generation_tps) for turn in turns if turn.generation_tps]
         seconds = sum(tokens / speed for tokens, speed in parts if speed)
         if seconds > 0:
             found.append(sum(tokens for tokens, _ in parts) / seconds)

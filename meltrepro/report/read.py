@@ -168,8 +168,10 @@ def _turn(repetition: int, conversation: Conversation, turn: Turn, begin_ns: int
         n_prompt=turn.n_prompt,
         n_gen=turn.n_gen,
         n_past=turn.n_past,
-        prefill_tps=turn.n_prompt / prefill_ns * 1e9 if prefill_ns > 0 else None,
-        generation_tps=(turn.n_gen - 1) / flowing_ns * 1e9 if flowing_ns > 0 else None,
+        prefill_tps=turn.n_read / prefill_ns * 1e9 if prefill_ns > 0 else None,
+        generation_tps=turn.n_written / flowing_ns * 1e9 if flowing_ns > 0 else None,
+        n_read=turn.n_read,
+        n_written=turn.n_written,
     )
 
 

@@ -74,6 +74,9 @@ class TurnResult:
     """Tokens in the context when the turn ended."""
     prefill_tps: float | None
     generation_tps: float | None
+    n_read: int
+    n_written: int
+    """Tokens of all sequences: of prompts, and of answers after their first."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
-from meltrepro.build.model import DRAFT, MODEL, Argument, Artifact, Engine, Input, Maker, PathOf
+from meltrepro.build.model import ADAPTER, DRAFT, MODEL, Argument, Artifact, Engine, Input, Maker, PathOf
 from meltrepro.errors import StoreError
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.record import trial as record
@@ -235,15 +235,18 @@ class TrialJob:
 
     def argv(self, program: str, seen: Callable[[str], str]) -> list[str]:
         """The command line, given where the program and each file are as the program sees them."""
-        return [program, *(seen(each.name) if isinstance(each, PathOf) else each for each in self.arguments)]
+        return [
+            program,
+            *(seen(each.name) + each.after if isinstance(each, PathOf) else each for each in self.arguments),
+        ]
 
     def written(self, seen: Callable[[str], str]) -> str:
         """The text of `request.json`, given where each file is as the program sees it."""
         request = self.request.model_copy(update={"model": seen(MODEL)})
-        if isinstance(request, Request) and DRAFT in self.inputs and request.speculate is not None:
-            request = request.model_copy(
-                update={"speculate": request.speculate.model_copy(update={"model": seen(DRAFT)})}
-            )
+        for key, name in (("speculate", DRAFT), ("lora", ADAPTER)):
+            part = getattr(request, key, None)
+            if name in self.inputs and part is not None:
+                request = request.model_copy(update={key: part.model_copy(update={"model": seen(name)})})
         return request.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 

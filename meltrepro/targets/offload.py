@@ -130,7 +130,7 @@ class OffloadTarget:
             job,
             bundle=self._asker,
             model=self._unread,
-            request=request.model_copy(update={"ask": asked, "speculate": None, "page_cache": None}),
+            request=request.model_copy(update={"ask": asked, "speculate": None, "lora": None, "page_cache": None}),
             inputs={},
         )
         with self._served(far) as engine:

@@ -128,3 +128,11 @@ class FrameworkContract:
         path.write_bytes(content)
         with pytest.raises(ModelError):
             self.framework.check_model(path)
+
+    def test_adapters_are_refused_with_a_reason_or_looked_at(self, tmp_path: Path, release: Release) -> None:
+        refusal = self.framework.adapter_refusal(release)
+        assert refusal is None or refusal.strip()
+        path = tmp_path / "adapter"
+        path.write_bytes(b"<html>not found</html>")
+        with pytest.raises(ModelError):
+            self.framework.check_adapter(path, None)

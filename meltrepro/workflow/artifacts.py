@@ -234,8 +234,8 @@ def _sources(session: Session, name: str) -> set[str]:
     wanted = {source for source in pins.lock.sources if name in (source, source.split(":")[1].split("==")[0])}
     moved = name
     if name in manifest.models:
-        source = manifest.models[name].source
-        wanted |= {key for key in pins.lock.sources if checkpoint.is_of(key, source)}
+        source, sources = manifest.models[name].source, manifest.models[name].sources
+        wanted |= {key for key in pins.lock.sources if any(checkpoint.is_of(key, each) for each in sources)}
         moved = repository(source) if isinstance(source, HuggingFaceSource) else name
     if moved in pins.lock.names:  # its pins are those of the commit that it had
         wanted |= {key for key in pins.lock.sources if key.startswith(f"{moved}@")}

@@ -9,13 +9,13 @@ from pathlib import Path
 from meltrepro import interrupts
 from meltrepro import settings as settings_module
 from meltrepro.accuracy.answers import ask
-from meltrepro.accuracy.requests import score_requests, with_logits
+from meltrepro.accuracy.requests import score_requests, with_inputs
 from meltrepro.build.model import Engine
 from meltrepro.build.pipeline import Built
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.meter import FileMeter, require_meters
-from meltrepro.campaign.request import make_requests, with_drafts
+from meltrepro.campaign.request import make_requests, with_files
 from meltrepro.campaign.runner import Tally
 from meltrepro.campaign.setup import Setup, kept
 from meltrepro.chat.template import ChatTemplate
@@ -130,7 +130,7 @@ def prepare(
         talks = {**conversations, **{name: [[prompt] for prompt in prompts] for name, (prompts, _) in asked.items()}}
         requests = {**make_requests(loaded, plan, talks, devices, templates, session.warn), **scoring}
     built = session.build(anew=anew)
-    requests, logits = with_logits(with_drafts(requests, plan, built.artifacts), plan, built.artifacts)
+    requests, logits = with_inputs(with_files(requests, plan, built.artifacts), plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
     known = {name: _report(session, name, facts) for name, facts in devices.items()}

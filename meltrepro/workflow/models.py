@@ -72,6 +72,8 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
         for framework_name, (entry_name, point) in loaded.manifest.points.items():
             known = frameworks[entry_name]
             source = known.source(model)
+            if (problem := _adapter_problem(loaded, name, known, find)) is not None:
+                broken.setdefault(name, problem)
             where: FieldPath = ("models", name, "source", source_kind(source) or "")
             try:
                 files = find(source)
@@ -96,6 +98,23 @@ def look(loaded: LoadedManifest, frameworks: Mapping[str, KnownFramework], find:
                 warnings[str(problem_at(loaded, where, warning))] = None
             warnings |= dict.fromkeys(_beyond_training(loaded, name, found))
     return Looks(tuple(broken.values()), refusals, tuple(warnings))
+
+
+def _adapter_problem(loaded: LoadedManifest, name: str, known: KnownFramework, find: Find) -> Problem | None:
+    """What is wrong with a model's adapter, as far as its file is here, and that of the model."""
+    model = loaded.manifest.models[name]
+    if model.lora is None or known.framework.adapter_refusal(known.release) is not None:
+        return None
+    where: FieldPath = ("models", name, "lora", "source", source_kind(model.lora.source) or "")
+    try:
+        adapter, whole = find(model.lora.source), find(known.source(model))
+        if isinstance(adapter, Path):
+            known.framework.check_adapter(adapter, whole if isinstance(whole, Path) else None)
+    except (SourceError, ModelError) as error:
+        return problem_at(loaded, where, error.message, error.hint)
+    except OSError as error:
+        return problem_at(loaded, where, f"a file of it cannot be read: {error}")
+    return None
 
 
 def _none_made(source: Source) -> OwnTemplates | None:
@@ -146,7 +165,7 @@ def require_loadable(plan: Plan, pins: Pins) -> None:
     """
     releases, find = {bundle.framework_name: bundle.release for bundle in plan.bundles}, at_hand(pins)
     for node in plan.models:
-        files = find(node.source)
+        files = find(node.source) if not node.is_adapter else None
         if files is None:
             continue
         template = written(plan.manifest.models[node.model_name], pins.base_dir)

@@ -32,7 +32,7 @@ def known(loaded: LoadedManifest, names: Mapping[str, LockedName]) -> LoadedMani
     licences = {
         name: names[key].licence
         for name, model in loaded.manifest.models.items()
-        for source in _open(model.source)
+        for source in _open(model.source)  # an adapter has its own
         if model.licence is None and (key := repository(source)) in names
     }
     models = {

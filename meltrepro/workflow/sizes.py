@@ -82,8 +82,9 @@ def known_sizes(
             weights[str(ModelId(name, AS_IS, framework.name))] = size
         if isinstance(source, SyntheticSource) and (size := fetcher.made_bytes(source)):
             made[source] = size
-        if fetcher.known(source) is not None and (size := fetcher.estimate(source, loaded.path.parent)):
-            downloads[source] = size
+        for each in (source, *model.sources[1:]):
+            if fetcher.known(each) is not None and (size := fetcher.estimate(each, loaded.path.parent)):
+                downloads[each] = size
     return Sizes(
         downloads=downloads,
         weights=weights,

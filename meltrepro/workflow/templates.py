@@ -44,7 +44,7 @@ def _own(session: Session, model: str) -> OwnTemplates:
     pins, store = session.tools.pins, session.tools.store
     releases = {bundle.framework_name: bundle.release for bundle in session.plan.bundles}
     for node in session.plan.models:
-        if node.model_name != model:
+        if node.model_name != model or node.is_adapter:
             continue
         fetched = not isinstance(node.source, FileSource | FolderSource)
         digest = pins.known(node.source) if fetched else None

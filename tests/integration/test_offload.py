@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from meltrepro import resources
 from meltrepro.build.model import Artifact
 from meltrepro.campaign import failure
 from meltrepro.errors import TargetError
+from meltrepro.lab.relay import Relay
 from meltrepro.measure.metrics import compute
 from meltrepro.record import trial as record
 from meltrepro.record.events import read_trace
@@ -175,7 +177,22 @@ def test_strangers_are_refused(pair: Pair) -> None:
     asking = pair.start("ask", token="guessed")
     assert serving.wait(WAIT_S) == 5 and asking.wait(WAIT_S) == 4
     assert "not of this trial" in pair.error("serve")["message"]
-    assert "the other side has ended" in pair.error("ask")["message"]
+    assert "its token is not that of this trial" in pair.error("ask")["message"]
+
+
+def test_a_relay_may_close_what_it_took(pair: Pair) -> None:
+    """As `ssh -L` and `adb forward` do as long as nobody listens behind them."""
+    relay = Relay()
+    try:
+        relay.lead_to(os.getpid(), pair.port)
+        peer = RequestPeer(address="127.0.0.1", port=relay.port, token="secret")
+        asking = pair.start("ask", ask=peer)
+        time.sleep(0.5)
+        assert asking.poll() is None, pair.error("ask")
+        assert pair.start("serve").wait(WAIT_S) == 0 and asking.wait(WAIT_S) == 0
+    finally:
+        relay.close()
+    assert [turn.text for turn in read_trace(pair.events("ask")).turns] == ["bcdefghi", "cdefghij", "xyz"]
 
 
 @pytest.mark.parametrize(
@@ -195,17 +212,18 @@ def test_garbage_is_refused(pair: Pair, sent: bytes) -> None:
     assert pair.error("serve")["message"].startswith("link: ")
 
 
-def test_a_side_that_is_killed_ends_the_other(pair: Pair) -> None:
-    serving = pair.start("serve", turn_pause_ms=0)
-    asking = pair.start("ask", turn_pause_ms=60_000)
+@pytest.mark.parametrize(("killed", "left"), [("ask", "serve"), ("serve", "ask")])
+def test_a_side_that_is_killed_ends_the_other(pair: Pair, killed: str, left: str) -> None:
+    """Once they have spoken, nobody tries again."""
+    sides = {side: pair.start(side, turn_pause_ms=60_000 if side == killed else 0) for side in ("serve", "ask")}
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline and b"turn_end" not in (
         pair.events("serve").read_bytes() if pair.events("serve").exists() else b""
     ):
         time.sleep(0.05)
-    asking.kill()
-    assert serving.wait(WAIT_S) == 5
-    assert "the other side has ended" in pair.error("serve")["message"]
+    sides[killed].kill()
+    assert sides[left].wait(WAIT_S) == 5
+    assert "the other side has ended" in pair.error(left)["message"]
 
 
 @pytest.mark.parametrize("side", ["serve", "ask"])

@@ -111,6 +111,24 @@ def model(text: str = "") -> bytes:
     return gguf(name, [*TIED, ("output.weight", (8, 3), F32, numbers(24, 300))])
 
 
+Matrices = Mapping[str, tuple[tuple[int, ...], bytes, tuple[int, ...], bytes]]
+"""By weight: dimensions and numbers of A and of B."""
+
+
+def adapter(pairs: Matrices, *, alpha: float = 1.0, architecture: str | None = "llama", **values: Value) -> bytes:
+    """A LoRA adapter as llama.cpp's converter writes it; `values` are others of `adapter`, dots written as `__`."""
+    said: dict[str, Value] = {
+        "general.type": (STRING, "adapter"),
+        "adapter.type": (STRING, "lora"),
+        "adapter.lora.alpha": (REAL, alpha),
+        **{key.replace("__", "."): value for key, value in values.items()},
+    }
+    tensors = []
+    for name, (shape_a, a, shape_b, b) in pairs.items():
+        tensors += [(f"{name}.lora_a", shape_a, F32, a), (f"{name}.lora_b", shape_b, F32, b)]
+    return gguf(said, tensors, architecture=architecture)
+
+
 def part(
     number: int,
     count: int,

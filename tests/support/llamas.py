@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import gguf as library
 import numpy as np
+import numpy.typing as npt
 
 from tests.support.ggufs import ARRAY, I32, REAL, STRING, U32, Value, gguf
 
@@ -32,8 +33,12 @@ def llama(
     kinds: Mapping[str, str] | None = None,
     without: str = "",
     factors: float | None = None,
+    plus: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> bytes:
-    """A file whose matrices are all of one type, but for those that `kinds` names; `factors` are of the rotations' lengths."""
+    """A file whose matrices are all of one type, but for those that `kinds` names; `factors` are of the rotations' lengths.
+
+    `plus` is added to matrices, by their names and as rows of columns.
+    """
     random = np.random.default_rng(7)
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (WIDTH, TOKENS)}
     for i in range(layers):
@@ -45,7 +50,7 @@ def llama(
     tensors = []
     for name, shape in shapes.items():
         wanted = library.GGMLQuantizationType[(kinds or {}).get(name, kind) if len(shape) == 2 else "F32"]
-        tensors.append((name, shape, int(wanted), written(random, shape, wanted)))
+        tensors.append((name, shape, int(wanted), written(random, shape, wanted, (plus or {}).get(name, 0.0))))
     if factors is not None:
         lengths = np.full(WIDTH // HEADS // 2, factors, np.float32)
         tensors.append(("rope_freqs.weight", lengths.shape, 0, lengths.tobytes()))
@@ -66,9 +71,14 @@ def llama(
     return gguf(values, [each for each in tensors if each[0] != without], architecture=architecture)
 
 
-def written(random: np.random.Generator, shape: tuple[int, ...], kind: library.GGMLQuantizationType) -> bytes:
+def written(
+    random: np.random.Generator,
+    shape: tuple[int, ...],
+    kind: library.GGMLQuantizationType,
+    plus: npt.NDArray[np.float32] | float = 0.0,
+) -> bytes:
     """Numbers as a file has them; those of 6 bits by hand, for the library only reads them."""
-    rows = random.standard_normal(shape[::-1]).astype(np.float32) * 0.1
+    rows = (random.standard_normal(shape[::-1]).astype(np.float32) * 0.1 + plus).astype(np.float32)
     if kind.name != "Q6_K":
         content: bytes = library.quants.quantize(rows, kind).tobytes()
         return content

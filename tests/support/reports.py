@@ -54,7 +54,11 @@ def turns(
                 speed = generation * wobble * (1 - slope * turn / max(count - 1, 1))
                 made.append(
                     TurnResult(
-                        repetition, conversation, turn, clock, 30 + turn, 64, 94 * (turn + 1), prefill * wobble, speed
+                        *(repetition, conversation, turn, clock, 30 + turn, 64, 94 * (turn + 1)),
+                        prefill * wobble,
+                        speed,
+                        n_read=30 + turn,
+                        n_written=63,
                     )
                 )
                 clock += 64 / speed + 1

@@ -67,7 +67,10 @@ def turns(
     """Turns of one conversation with these speeds, without pauses; each adds `grow` tokens to the context."""
     found = []
     for index, speed in enumerate(speeds):
-        found.append(TurnResult(0, conversation, index, began_s, n_prompt, n_gen, past + grow * index, prefill, speed))
+        n_past = past + grow * index
+        found.append(
+            TurnResult(0, conversation, index, began_s, n_prompt, n_gen, n_past, prefill, speed, n_prompt, n_gen - 1)
+        )
         began_s += n_prompt / prefill + (n_gen - 1) / speed
     return tuple(found)
 

@@ -36,7 +36,7 @@ def rows(table: Table) -> list[dict[str, Any]]:
 
 def with_prompts(of: CellResult, *counts: tuple[int, int, int]) -> CellResult:
     """With prompts of so many tokens: conversation, turn, count."""
-    return replace(of, turns=tuple(TurnResult(0, c, i, 0.0, n, 8, 100, 50.0, 20.0) for c, i, n in counts))
+    return replace(of, turns=tuple(TurnResult(0, c, i, 0.0, n, 8, 100, 50.0, 20.0, n, 7) for c, i, n in counts))
 
 
 def said(cell: CellResult, reference: CellResult) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.model import Artifact
-from meltrepro.campaign.request import make_requests, with_drafts
+from meltrepro.campaign.request import make_requests, with_files
 from meltrepro.chat.template import BUILT_IN
 from meltrepro.errors import ManifestError
 from meltrepro.frameworks.llamacpp.variants import LEVELS
@@ -123,6 +123,7 @@ def test_lists_of_several_keys_give_every_combination(tmp_path: Path) -> None:
         ("{conversations: [[Hi]], speculate: {tokens: 4}}", "expected exactly one of the keys ngram, model"),
         ("{conversations: [[Hi]], speculate: {ngram: 2, quantization: q4_0}}", "does nothing without 'model'"),
         ("{conversations: tg8, sequences: 2, speculate: {ngram: 2}}", "'speculate' is of one sequence"),
+        ("{conversations: tg8, sequences: [1, 8], batch: 4}", "a batch of 4 tokens does not hold one of each of 8"),
     ],
 )
 def test_what_does_not_go_together_is_told(tmp_path: Path, workload: str, message: str) -> None:
@@ -141,7 +142,7 @@ def test_a_draft_model_is_made_and_named_by_its_digest(tmp_path: Path) -> None:
     made = {node.id: artifact(node.id, f"{i:064}", tmp_path) for i, node in enumerate(plan.models)}
     cell = plan.cells[0]
     assert cell.draft_id == plan.models[2].id
-    (request,) = with_drafts({cell.id: requests["w"]}, replace(plan, cells=(cell,)), made).values()
+    (request,) = with_files({cell.id: requests["w"]}, replace(plan, cells=(cell,)), made).values()
     assert isinstance(request, Request) and request.speculate is not None
     assert request.speculate.digest == f"{2:064}"
 
@@ -171,10 +172,15 @@ def test_an_engine_that_cannot_is_skipped(tmp_path: Path, asked: str) -> None:
     assert all("framework openvino has no" in skip.reason for skip in plan.skipped), plan.skipped
 
 
+def test_each_of_several_sequences_reads_for_itself_where_asked(tmp_path: Path) -> None:
+    _, requests = planned(tmp_path, "b: {conversations: pp64/tg8, sequences: [1, 4], shared_prompt: false}")
+    assert {name: request.shared_prompt for name, request in requests.items()} == {"b-seq1": None, "b-seq4": False}
+
+
 def test_older_manifests_say_what_they_said() -> None:
     assert (
         Workload(conversations=[["Hi"]])
         .model_dump(mode="json")
         .keys()
-        .isdisjoint(("depth", "hit_rate", "restore", "sequences", "speculate", "page_cache"))
+        .isdisjoint(("depth", "hit_rate", "restore", "sequences", "shared_prompt", "speculate", "page_cache"))
     )

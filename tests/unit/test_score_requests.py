@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meltrepro.accuracy.requests import Data, inputs_of, score_requests, with_logits
+from meltrepro.accuracy.requests import Data, inputs_of, score_requests, with_inputs
 from meltrepro.build.model import Artifact, Input
 from meltrepro.errors import DataError, RecordError
 from meltrepro.manifest.loader import load_manifest
@@ -128,7 +128,7 @@ def test_what_cells_are_compared_with_joins_their_requests(tmp_path: Path) -> No
         node.id: Artifact(node.id, "logits", "0", name * 64, Path("f"), Path(name), 1)
         for node, name in zip(plan.logits, "ab", strict=True)
     }
-    done, inputs = with_logits(requests, plan, made)
+    done, inputs = with_inputs(requests, plan, made)
     assert set(inputs) == {"a" * 64, "b" * 64}
     for cell in plan.cells:
         request = done[cell.id]

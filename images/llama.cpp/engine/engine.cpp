@@ -22,6 +22,8 @@
 namespace melt {
 namespace {
 
+constexpr double most_scale = 1000;
+
 bool keep_loading(float, void *) { return stop_signal() == 0; }
 
 // Two thousand lines about graphs help nobody, and a full pipe would make the framework wait for its reader.
@@ -82,6 +84,12 @@ std::optional<uint64_t> kv_bytes(const llama_model * model, int32_t n_ctx, ggml_
     return kv_heads * of_head * static_cast<uint64_t>(n_ctx);
 }
 
+// An adapter as a request names it.
+struct Lora {
+    std::string path;
+    double scale;
+};
+
 class LlamaCpp : public Engine {
 public:
     ~LlamaCpp() override {
@@ -101,11 +109,25 @@ public:
             option.take(fields, parameters);
         }
         choose_loading(fields, parameters);
+        if (const Json * node = fields.optional("lora")) {
+            if (!takes_adapters) {
+                fields.wrong("lora", "this release reads no adapters in GGUF format");
+            }
+            Fields given(*node, "lora");
+            lora = {given.text("model"), given.number("scale", -most_scale, most_scale)};
+            given.optional("digest");  // for the record alone
+            given.finish();
+        }
     }
 
     bool profiles_operators() const override { return true; }
 
-    void check(const std::string & path) override { bytes = check_gguf(path); }
+    void check(const std::string & path) override {
+        bytes = check_gguf(path);
+        if (lora) {
+            check_gguf(lora->path);
+        }
+    }
 
     ModelFacts load(const std::string & path) override {
         llama_log_set(say, &log);
@@ -122,6 +144,9 @@ public:
         throw_if_stopped();
         if (model == nullptr) {
             throw Failure(ExitCode::model, "model " + path + " cannot be loaded; stderr says why");
+        }
+        if (lora && (adapter = load_adapter(model, lora->path)) == nullptr) {
+            throw Failure(ExitCode::model, "adapter " + lora->path + " cannot be added to model " + path + "; stderr says why");
         }
         return {bytes, llama_model_n_params(model), vocabulary_size(model), trained_context(model)};
     }
@@ -144,6 +169,9 @@ public:
         if (context == nullptr) {
             throw Failure(ExitCode::context,
                           "a context of " + std::to_string(setup.context) + " tokens cannot be created; stderr says why");
+        }
+        if (adapter != nullptr) {
+            apply(context, adapter, static_cast<float>(lora->scale));
         }
         placed = placement(context);
         threads->attach(context);
@@ -172,6 +200,10 @@ public:
                 value = "model";
             }
             found.emplace_back(option.name, value);
+        }
+        if (adapter != nullptr) {
+            found.emplace_back("lora_scale", lora->scale);
+            found.emplace_back("lora_alpha", alpha_of(adapter));
         }
         threads->add_to(found);
         found.emplace_back("locked_bytes", locked_bytes());
@@ -247,23 +279,11 @@ public:
     }
 
     void decode_abreast(const std::vector<Token> & tokens) override {
-        llama_batch batch = llama_batch_init(static_cast<int32_t>(tokens.size()), 0, 1);
-        batch.n_tokens = static_cast<int32_t>(tokens.size());
-        for (size_t i = 0; i < tokens.size(); ++i) {
-            batch.token[i] = tokens[i];
-            batch.pos[i] = past;
-            batch.n_seq_id[i] = 1;
-            batch.seq_id[i][0] = static_cast<llama_seq_id>(i);
-            batch.logits[i] = 1;
-        }
-        const int32_t status = llama_decode(context, batch);
-        llama_batch_free(batch);
-        if (status != 0) {
-            throw Failure(ExitCode::decode, "decoding a token of each of " + std::to_string(tokens.size()) +
-                                                " sequences failed with status " + std::to_string(status));
-        }
-        synchronize(context);
-        ++past;
+        decode_side_by_side(tokens.data(), 1, static_cast<int32_t>(tokens.size()), 1);
+    }
+
+    void decode_alike(const Token * tokens, size_t count, int32_t sequences) override {
+        decode_side_by_side(tokens, static_cast<int32_t>(count), sequences, 0);
     }
 
     bool saves_context() const override { return true; }
@@ -286,6 +306,30 @@ public:
             throw Failure(ExitCode::context, "the context cannot be read from " + path);
         }
         past = saved_past;
+    }
+
+    // `count` tokens of each sequence, the i-th one's from tokens[i * apart] on, with logits after its last.
+    void decode_side_by_side(const Token * tokens, int32_t count, int32_t sequences, int32_t apart) {
+        llama_batch batch = llama_batch_init(count * sequences, 0, 1);
+        for (int32_t sequence = 0; sequence < sequences; ++sequence) {
+            for (int32_t i = 0; i < count; ++i) {
+                const int32_t at = batch.n_tokens++;
+                batch.token[at] = tokens[sequence * apart + i];
+                batch.pos[at] = past + i;
+                batch.n_seq_id[at] = 1;
+                batch.seq_id[at][0] = sequence;
+                batch.logits[at] = i + 1 == count;
+            }
+        }
+        const int32_t status = llama_decode(context, batch);
+        llama_batch_free(batch);
+        if (status != 0) {
+            throw Failure(ExitCode::decode, "decoding " + std::to_string(count) + " tokens of each of " +
+                                                std::to_string(sequences) + " sequences failed with status " +
+                                                std::to_string(status));
+        }
+        synchronize(context);
+        past += count;
     }
 
     void decode(const Token * tokens, size_t size, int8_t * each) {
@@ -316,6 +360,8 @@ public:
 private:
     uint64_t bytes = 0;
     llama_model * model = nullptr;
+    std::optional<Lora> lora;
+    llama_adapter_lora * adapter = nullptr;  // goes with the model
     Parameters parameters;
     std::unique_ptr<Threads> threads;
     Operators operators;

@@ -23,7 +23,8 @@ const std::map<std::string, std::string> numbers = {{": freq_base ", "rope_freq_
 
 // What a buffer holds, by what stands between its name and its size; llama.cpp of 2024 says nothing there of weights.
 const std::map<std::string, std::string> uses = {
-    {"", "weights"}, {"model", "weights"}, {"KV", "kv_cache"}, {"RS", "recurrent_state"}, {"compute", "compute"}};
+    {"", "weights"}, {"model", "weights"}, {"KV", "kv_cache"}, {"RS", "recurrent_state"}, {"compute", "compute"},
+    {"LoRA", "lora"}};
 
 // What stands after a text and what stands before it, if it is there.
 bool split(const std::string & text, const char * at, std::string & before, std::string & after) {

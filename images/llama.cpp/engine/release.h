@@ -48,6 +48,20 @@ inline llama_context * create(llama_model * model, const llama_context_params & 
 inline void release(llama_model * model) { llama_model_free(model); }
 inline int32_t vocabulary_size(const llama_model * model) { return llama_vocab_n_tokens(llama_model_get_vocab(model)); }
 inline int32_t trained_context(const llama_model * model) { return llama_model_n_ctx_train(model); }
+
+constexpr bool takes_adapters = true;
+inline llama_adapter_lora * load_adapter(llama_model * model, const std::string & path) {
+    return llama_adapter_lora_init(model, path.c_str());
+}
+inline void apply(llama_context * context, llama_adapter_lora * adapter, float scale) {
+    llama_set_adapters_lora(context, &adapter, 1, &scale);
+}
+// What its file says; 0 where it says nothing, and the scale alone counts.
+inline double alpha_of(const llama_adapter_lora * adapter) {
+    char text[64] = "";
+    llama_adapter_meta_val_str(adapter, "adapter.lora.alpha", text, sizeof text);
+    return std::strtod(text, nullptr);
+}
 inline bool wants_bos(const llama_model * model) { return llama_vocab_get_add_bos(llama_model_get_vocab(model)); }
 
 inline int32_t tokenize_into(const llama_model * model, const std::string & text, std::vector<Token> & tokens, bool bos) {
@@ -116,6 +130,8 @@ inline void empty(llama_context * context) { llama_memory_clear(llama_get_memory
 
 #else
 
+struct llama_adapter_lora;
+
 inline llama_model * load(const std::string & path, llama_model_params params) {
     return llama_load_model_from_file(path.c_str(), params);
 }
@@ -131,6 +147,11 @@ inline llama_context * create(llama_model * model, const llama_context_params & 
 
 inline void release(llama_model * model) { llama_free_model(model); }
 inline int32_t vocabulary_size(const llama_model * model) { return llama_n_vocab(model); }
+
+constexpr bool takes_adapters = false;  // not those of today: it had a format of its own, without an architecture
+inline llama_adapter_lora * load_adapter(llama_model *, const std::string &) { return nullptr; }
+inline void apply(llama_context *, llama_adapter_lora *, float) {}
+inline double alpha_of(const llama_adapter_lora *) { return 0; }
 inline int32_t trained_context(const llama_model * model) { return llama_n_ctx_train(model); }
 
 inline bool wants_bos(const llama_model * model) {

@@ -30,6 +30,7 @@ from meltrepro.frameworks.base import (
     Weights,
 )
 from meltrepro.frameworks.llamacpp import (
+    adapters,
     checkpoints,
     convert,
     cuda,
@@ -288,6 +289,12 @@ class LlamaCpp:
             split.header(files)
         else:
             checkpoints.check(files)
+
+    def adapter_refusal(self, release: Release) -> str | None:
+        return adapters.refusal(release.name)
+
+    def check_adapter(self, adapter: Path, model: Path | None) -> None:
+        adapters.check(adapter, model)
 
     def name_refusal(self, name: str) -> str | None:
         return gguf.name_refusal(name)

@@ -312,7 +312,7 @@ def refusal(asked: Asked, device: DeviceFacts) -> str | None:
     for name in given(options):
         if KNOBS[name].gpu and not asked.variant.accelerator and (name != "gpu_layers" or name in asked.axes):
             return f"no GPU is used there, and {name} means nothing without"
-    if options.ubatch is not None and options.ubatch > asked.batch:  # type: ignore[operator]
+    if isinstance(options.ubatch, int) and options.ubatch > asked.batch:
         return f"ubatch is {options.ubatch}, more than the {asked.batch} tokens of the workload's batch"
     if not isinstance(options.affinity, str):
         return None

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from meltrepro.accuracy.questions import Question, Sheet
 from meltrepro.accuracy.scores import Score
-from meltrepro.build.model import MODEL, Argument, PathOf
+from meltrepro.build.model import ADAPTER, MODEL, Argument, PathOf
 from meltrepro.errors import BuildError
 from meltrepro.frameworks.base import DATA, LOGITS
 from meltrepro.frameworks.llamacpp import scorer_files as files
@@ -79,7 +79,9 @@ class PerplexityScorer:
     def arguments(self, request: ScoringRequest, release: str) -> tuple[Argument, ...]:
         """What follows its name. Data are given as a binary file: of others the last line break is cut off."""
         options = arguments(request.options or {}, release)
-        common: tuple[Argument, ...] = ("-m", PathOf(MODEL), *_common(request.threads, release), *options)
+        scale = request.adapter_scale
+        added = () if scale is None else ("--lora-scaled", PathOf(ADAPTER, f":{scale}"))
+        common: tuple[Argument, ...] = ("-m", PathOf(MODEL), *added, *_common(request.threads, release), *options)
         if request.mode in _OPTIONS:
             mode, tasks = _OPTIONS[request.mode]
             count = (request.questions or 0) + request.padding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-_SHOWN = 20
+_SHOWN = 24
 _NEAR = 0.6
 _LONGEST = 80
 

@@ -86,6 +86,28 @@ def test_answers_abreast_are_those_of_one(runner: Runner) -> None:
     assert turn.n_written == 3 * 11
 
 
+@pytest.mark.parametrize("depth", [None, 50])
+def test_each_of_several_may_read_the_prompt(runner: Runner, depth: int | None) -> None:
+    """In steps that hold as much of each; what follows is what followed one that was read once."""
+    asked: dict[str, Any] = {"conversations": [[FIRST, SECOND], [STORY]], "ignore_eos": True, "max_tokens": 12}
+    asked |= {"sequences": 3, "batch": 32, "depth": depth}
+    shared, each = (runner(**asked, shared_prompt=said).trace for said in (None, False))
+    assert [turn.readers for turn in shared.turns] == [1, 1, 1]
+    assert [turn.readers for turn in each.turns] == [3, 3, 3]
+    assert [turn.n_past for turn in each.turns] == [turn.n_past for turn in shared.turns]
+    assert [turn.token_ids[:4] for turn in each.turns] == [turn.token_ids[:4] for turn in shared.turns]
+    prompts = sum(turn.n_prompt for turn in each.turns)
+    values = compute(each).values
+    assert values["prompt_tokens"] == 3 * prompts and compute(shared).values["prompt_tokens"] == prompts
+    took = sum(turn.prefill.end_ns - turn.prefill.begin_ns for turn in each.turns if turn.prefill is not None)
+    assert values["prefill_tps"] == pytest.approx(3 * prompts * 1e9 / took)
+
+
+def test_a_step_holds_one_token_of_each(runner: Runner) -> None:
+    run = runner(sequences=4, batch=3, ignore_eos=True)
+    assert run.status == 2 and "does not hold one of each" in run.error["message"]
+
+
 def test_answers_abreast_need_one_length(runner: Runner) -> None:
     run = runner(sequences=2)
     assert run.status == 2 and "sequences" in run.error["message"]
