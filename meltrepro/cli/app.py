@@ -46,6 +46,7 @@ COMMANDS = {
     "findings": "Decide the claims of a study from its campaigns.",
     "compare": "Compare campaigns metric by metric.",
     "gate": "Say whether a change makes anything worse, for CI.",
+    "history": "Show metrics over releases or time, with changes.",
     "report": "Make a page with tables and figures from records.",
     "export": "Write what campaigns measured as a tidy table.",
     "trace": "Write trials as Perfetto traces.",

@@ -47,6 +47,7 @@ def types() -> Mapping[str, Any]:
     Imports all that the models are made of.
     """
     from meltrepro.record.calibrations import Calibration
+    from meltrepro.history.trends import History
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.replay.compare import Comparison
     from meltrepro.replay.gate import GateResult
@@ -74,6 +75,7 @@ def types() -> Mapping[str, Any]:
         "findings": FindingsDocument,
         "compare": list[Comparison],
         "gate": GateResult,
+        "history": History,
         "report": ReportDocument,
         "export-metrics": list[MetricRow],
         "export-trials": list[TrialRow],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.campaigns import *
     from meltrepro.workflow.galleries import *
     from meltrepro.workflow.gating import *
+    from meltrepro.workflow.histories import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
     from meltrepro.workflow.publishing import *
@@ -34,6 +35,7 @@ _MODULES = {
     "campaigns": ("Ran", "run"),
     "gating": ("Gated", "gate"),
     "galleries": ("Gallery", "gallery"),
+    "histories": ("Traced", "history"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
     "publishing": ("Draft", "PublishedEntry", "draft_entry", "write_entry"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+from meltrepro import workflow
 from meltrepro.cli.app import main
 from meltrepro.errors import RecordError, TrackingError
 from meltrepro.measure.records import read_campaign
@@ -396,3 +397,35 @@ def test_further_files_stand_where_they_belong(tmp_path: Path) -> None:
     after = artifacts(tmp_path / "mlartifacts", run_names(tmp_path / "mlflow.db"))
     new = {name.partition("/artifacts/")[2]: after[name] for name in after.keys() - before.keys()}
     assert new == {"findings.json": b"{}", "comparison/a.html": b"<p>"}
+
+
+def test_a_history_is_a_run_with_a_step_for_each_release(
+    home: Path, log: Callable[[Path], TrackedCampaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MELTREPRO_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    releases = ("0.3.9", "0.3.20", "0.3.21", "0.3.22", "0.3.23")
+    folders = [
+        build_campaign(home, [Cell("q4_0", 55 if place < 3 else 40, release=release)], number=place, repetitions=5)
+        for place, release in enumerate(releases)
+    ]
+    assert workflow.history(metrics=["generation_tps"]).runs == 0  # no campaign is in MLflow: this is for them
+    tracked = log(folders[-1])
+    assert workflow.history(metrics=["generation_tps"]).runs == 1
+    assert workflow.history(metrics=["generation_tps"]).runs == 1
+    client = MlflowClient(tracking_uri=uri(home))
+    (run,) = client.search_runs([tracked.experiment_id], "tags.`meltrepro.kind` = 'history'")  # once
+    assert run.info.run_name == "history: smollm2-135m/q4_0/llama.cpp/host/chat"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["places"] == "0 0.3.9, 1 0.3.20, 2 0.3.21, 3 0.3.22, 4 0.3.23"
+    assert "from 0.3.21 to 0.3.22" in run.data.tags["mlflow.note.content"]
+    points = client.get_metric_history(run.info.run_id, "generation_tps")
+    assert [point.step for point in points] == [0, 1, 2, 3, 4]
+    assert [point.value < 50 for point in points] == [False] * 3 + [True] * 2
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "history")}
+    assert files == {"history/history.html", "history/history-generation-tps.svg"}
+    before = {run.info.run_id}
+    build_campaign(home, [Cell("q4_0", 40, release="0.3.24")], number=5, repetitions=5)
+    assert workflow.history(metrics=["generation_tps"]).runs == 1
+    now = client.search_runs([tracked.experiment_id], "tags.`meltrepro.kind` = 'history'")
+    assert len(now) == 2 and before < {each.info.run_id for each in now}  # a longer history is another one

@@ -81,6 +81,10 @@ class Plot:
     """Whether points whose labels have no room get numbers, with the labels below the panel."""
     names: tuple[tuple[float, str], ...] = ()
     """Ticks of the x axis where its values are not numbers but names."""
+    uprights: tuple[float, ...] = ()
+    """Where on the x axis something else begins."""
+    levels: tuple[tuple[float, float, float], ...] = ()
+    """Level lines: from x, to x, at y."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,10 @@ def _panel(root: Element, panel: Plot, y: float, width: float) -> float:
     _axes(area, panel, top, bottom)
     for rule in panel.rules:
         _rule(area, rule)
+    for at in map(x.at, panel.uprights):
+        node(group, "line", class_="rule", x1=at, x2=at, y1=top, y2=bottom)
+    for start, end, height in panel.levels:
+        node(group, "line", class_="axis", x1=x.at(start), x2=x.at(end), y1=y_scale.at(height), y2=y_scale.at(height))
     for series in panel.series:
         _lines(area, series)
     for series in panel.series:
