@@ -9,13 +9,15 @@ import re
 import signal
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, TextIO
 
+from meltrepro import untrusted
 from meltrepro.atomic import free_bytes, make_folder, store_error, writing
 from meltrepro.errors import BuildError, EngineError
 from meltrepro.steps import Sink, Step
+from meltrepro.words import shorten
 
 _FULL = os.strerror(errno.ENOSPC)
 _NO_SPACE_BYTES = 1 << 20
@@ -23,6 +25,7 @@ _NO_SPACE_BYTES = 1 << 20
 _PLENTY_BYTES = 1 << 30
 """With this much left, it was another disk that a program found full; a sandbox's `/tmp` is in memory."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ERROR = re.compile(r"\berror:|^CMake Error")
 _COUNTER = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
@@ -63,6 +66,15 @@ class BuildLog:
     def tail(self) -> str:
         """The last lines, indented."""
         return "\n".join("    " + line for line in [*self._tail, self._rest] if line.strip())
+
+
+def first_error(log: Path) -> str | None:
+    """The first line of a build's log that a compiler or CMake begins an error with, shortened; `None` without any."""
+    with suppress(OSError):
+        lines = untrusted.read(log).decode(errors="replace").splitlines()
+        found = next((line for line in lines if _ERROR.search(line)), None)
+        return shorten(" ".join(found.split()), 300) if found is not None else None
+    return None
 
 
 @contextmanager

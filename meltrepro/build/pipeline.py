@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
-from meltrepro.build.log import check_killed, check_space, within_memory, writing_below
+from meltrepro.build.log import check_killed, check_space, first_error, within_memory, writing_below
 from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
 from meltrepro.build.statements import Making, attest, statements
 from meltrepro.build.tools import Tools
@@ -38,6 +39,8 @@ from meltrepro.store.cas import Store
 from meltrepro.store.source import key_of
 from meltrepro.targets.base import RUNNERS
 
+_Node = TypeVar("_Node", BundleNode, ModelNode)
+
 
 @dataclass(frozen=True)
 class Built:
@@ -48,6 +51,8 @@ class Built:
     logs: Mapping[str, Path]
     """Logs of the builds that made the artifacts, now or earlier, as far as the store still has them."""
     reused: frozenset[str]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Why optional entries of frameworks could not be built, by name; what needs them is not among the artifacts."""
 
     def files(self, store: Store) -> dict[str, Mapping[str, bytes]]:
         """What a record keeps of every build, by node id: what was executed, its log, the artifact's statements."""
@@ -82,6 +87,7 @@ class Builder:
     _recipes: dict[str, Recipe] = field(default_factory=dict)
     _logs: dict[str, Path] = field(default_factory=dict)
     _reused: set[str] = field(default_factory=set)
+    _failed: dict[str, str] = field(default_factory=dict)
 
     def build(self, plan: Plan) -> Built:
         """Build or reuse every node of the plan. Raises the errors of fetching and building; rerun to go on."""
@@ -89,12 +95,12 @@ class Builder:
         self._options = {node.framework_name: plan.options(node) for node in nodes}
         for bundle in plan.bundles:
             self._releases[bundle.framework_name] = bundle.release
-            self._bundle(bundle)
+            self._tried(bundle, plan, lambda node: self._bundle(node, optional=plan.optional(node)))
         for model in plan.models:
-            self._model(model, self._keys.tools(model, plan))
-            if model.is_adapter:
-                self._require_fit(model, plan)
-        for logits in plan.logits:
+            self._tried(model, plan, lambda node: self._made_to_fit(node, plan))
+        if self._failed and not plan.without(self._failed).cells:
+            raise BuildError(next(iter(self._failed.values())), hint="nothing is left to run: name other releases")
+        for logits in plan.without(self._failed).logits:
             self._logits(logits)
         if not self.rebuild:
             self.tools.pins.record(
@@ -103,10 +109,28 @@ class Builder:
             )
         return Built(
             artifacts=dict(self._artifacts),
-            recipes=dict(self._recipes),
+            recipes={name: recipe for name, recipe in self._recipes.items() if name in self._artifacts},
             logs={name: log for name, log in self._logs.items() if log.is_file()},
             reused=frozenset(self._reused),
+            failed=dict(self._failed),
         )
+
+    def _made_to_fit(self, model: ModelNode, plan: Plan) -> None:
+        self._model(model, self._keys.tools(model, plan))
+        if model.is_adapter:
+            self._require_fit(model, plan)
+
+    def _tried(self, node: _Node, plan: Plan, make: Callable[[_Node], None]) -> None:
+        """Make a node, or note why that cannot be where others go on without it."""
+        if node.framework_name in self._failed:
+            return
+        try:
+            make(node)
+        except BuildError as error:
+            if not plan.optional(node) or self.rebuild:
+                raise
+            self._failed[node.framework_name] = error.message
+            self.tools.sink(Step("warning", "note", f"left out: {node.framework_name}: {error.message}"))
 
     def recipe_digests(self, plan: Plan) -> dict[str, str]:
         """The digest of every recipe of the plan by name, without building any."""
@@ -126,9 +150,12 @@ class Builder:
 
     # -- bundles --------------------------------------------------------------------------------------------------
 
-    def _bundle(self, node: BundleNode) -> None:
+    def _bundle(self, node: BundleNode, *, optional: bool = False) -> None:
         recipe = self._recipes[node.id] = self.recipe(node)
-        key = bundle_key(recipe)
+        key, store = bundle_key(recipe), self.tools.store
+        failed = store.get_ref("failures", key) if optional and not self.rebuild else None
+        if failed is not None and self._known(key) is None and Path(failed["log"]).is_file():
+            raise BuildError(failed["reason"])  # as long as its log is there
 
         def make(scratch: Path) -> str:
             maker = self._made[node.id] = self.tools.maker(recipe)  # before anything that takes long
@@ -159,7 +186,19 @@ class Builder:
             return digest
 
         started = time.time_ns()
-        digest = self._resolve(node.id, key, make, unique=recipe.signed)
+        try:
+            digest = self._resolve(node.id, key, make, unique=recipe.signed)
+        except BuildError as error:
+            log = self._log(node.id, key)
+            if not optional or self.rebuild or not log.is_file():
+                raise
+            reason = f"{recipe.name} does not build: {first_error(log) or error.message}"
+            store.put_ref(
+                "failures",
+                key,
+                {"reason": f"{reason} (remembered as long as its log is there: {log.name})", "log": str(log)},
+            )
+            raise BuildError(reason, hint=f"log: {log}") from error
         artifact = self._add(node.id, "bundle", key, digest, folder="bundle", platform=node.variant.machine)
         self._attest(artifact, node.sources, started, recipe=recipe)
 

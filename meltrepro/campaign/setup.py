@@ -44,6 +44,7 @@ from meltrepro.record.ids import RUN, BundleId
 from meltrepro.record.trial import AnyRequest, Request, ScoringRequest
 from meltrepro.registry import FRAMEWORKS, TARGETS
 from meltrepro.store.names import redact
+from meltrepro.store.source import key_of
 from meltrepro.targets.base import RUNNERS, SAMPLERS, DeviceFacts, Target, TargetKind
 from meltrepro.targets.offload import Meeting, OffloadTarget
 from meltrepro.targets.presence import Absence
@@ -91,6 +92,8 @@ class Setup:
     """Why targets whose cells are skipped cannot be measured now, by name."""
     only: tuple[str, ...] = ()
     tracking: bool = True
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of sources that the lock alone pins, by their keys there."""
 
 
 def cell_runs(setup: Setup, sensors: Mapping[str, bytes] | None = None) -> dict[str, CellRun]:
@@ -294,7 +297,7 @@ def _cell_entry(setup: Setup, cell: Cell, run: CellRun, release: Release) -> Cel
         model_bytes=run.model.size,
         bundle_digest=run.bundle.digest,
         runner_digest=run.runner_digest,
-        source_digest=_source_digest(release),
+        source_digest=_source_digest(release, setup.sources),
         params=_params(setup, cell, run, setup.parameters.get(cell.model_id), setup.templates.get(cell.model_name)),
         synthetic=cell.model.synthetic,
     )
@@ -441,7 +444,7 @@ def runner_digest(bundle: Artifact) -> str:
         ) from error
 
 
-def _source_digest(release: Release) -> str:
-    digests = {name: source.digest for name, source in release.sources.items()}
+def _source_digest(release: Release, pinned: Mapping[str, str]) -> str:
+    digests = {name: source.digest or pinned.get(key_of(source)) for name, source in release.sources.items()}
     only = next(iter(digests.values())) if len(digests) == 1 else None
     return only or digest_of(digests)

@@ -255,6 +255,10 @@ class Framework(Protocol):
         """By name, the preferred one last."""
         ...
 
+    def version(self, name: str) -> Release | None:
+        """A release of this name that is not pinned here but by a lock; `None` where there is no such thing."""
+        return None
+
     def quantizations(self) -> Mapping[str, float]:
         """Name -> bits per weight, to estimate sizes before anything is built; with `as-is`."""
         ...

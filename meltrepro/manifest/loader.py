@@ -16,6 +16,7 @@ from meltrepro.manifest.prompts import MELT, Conversations, read_conversations, 
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.manifest.sources import WRITTEN
 from meltrepro.manifest.upgrade import upgraded, warning
+from meltrepro.manifest.versions import by_release
 from meltrepro.manifest.windows import by_length
 from meltrepro.manifest.yaml import overrides as overrides_module
 from meltrepro.manifest.yaml.includes import read_manifest
@@ -69,7 +70,7 @@ def load_manifest(path: Path, overrides: Sequence[str] = ()) -> LoadedManifest:
     _refuse_others(tree)
     tree, moved = upgraded(tree)
     tree = overrides_module.apply(tree, overrides, problems)
-    tree = by_length(_with_shapes(tree, path, problems), problems)
+    tree = by_release(by_length(_with_shapes(tree, path, problems), problems), problems)
     manifest = validate(Manifest, tree, problems, {WRITTEN: True})
     _check_prompts(tree, manifest, path, problems)
     _check_study(tree, problems)

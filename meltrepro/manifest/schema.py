@@ -192,16 +192,24 @@ class FrameworkEntry(Strict):
         json_schema_extra=_without_default,
     )
     release: str | None = Field(None, description="A pinned release, for example 2024-02-27.")
+    releases: list[str] | None = added(
+        None, description="Several, also ranges such as 0.3.20 .. 0.3.36: an entry each, called NAME-RELEASE."
+    )
     source: Source | None = Field(None, description="A source tree instead of a known release.")
     options: Annotated[SerializeAsAny[BaseModel], OptionsOf(FRAMEWORKS)] = Field(
         default_factory=dict, validate_default=True, description="How it is built and run; each framework has its own."
+    )
+    optional: bool = added(
+        False, description="What is not there or cannot be built leaves out its cells; always so of `releases`."
     )
     require: Require | None = added(None, description="What its trials must have been; a silent fallback is INVALID.")
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
+        if self.releases is not None:
+            raise ValueError("'releases' stands in files of manifests alone, which are read into an entry each")
         if (self.release is None) == (self.source is None):
-            raise ValueError("expected exactly one of the keys release, source")
+            raise ValueError("expected exactly one of the keys release, releases, source")
         if self.source is not None and is_checkpoint(self.source):
             raise ValueError("weights are no source tree: expected one file, or a repository of git")
         points(self.options)  # which have names of a length that there may be

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pydantic import BaseModel, JsonValue
@@ -218,3 +218,39 @@ class Plan:
         """The options of a node's framework: the usual ones where the manifest does not name it, and others compare with it."""
         entry = self.manifest.frameworks.get(node.framework_name)
         return entry.options if entry is not None else framework(node.kind).options()
+
+    def optional(self, node: BundleNode | ModelNode) -> bool:
+        """Whether the others go on where a node of a framework cannot be had."""
+        entry = self.manifest.frameworks.get(node.framework_name)
+        return entry is not None and entry.optional
+
+    def without(self, frameworks: Mapping[str, str]) -> Plan:
+        """The same without these entries of frameworks, whose cells are skipped for the reasons given."""
+        if not frameworks:
+            return self
+        lost = {
+            cell.id: frameworks[needed[0]]
+            for cell in self.cells
+            if (needed := [name for name in _needed(cell, self.logits) if name in frameworks])
+        }
+        return replace(
+            self,
+            cells=tuple(cell for cell in self.cells if cell.id not in lost),
+            skipped=(*self.skipped, *(SkippedCell(id, SkipKind.build, reason) for id, reason in lost.items())),
+            bundles=tuple(node for node in self.bundles if node.framework_name not in frameworks),
+            models=tuple(node for node in self.models if node.framework_name not in frameworks),
+            logits=tuple(
+                node
+                for node in self.logits
+                if not {node.model.framework_name, node.bundle.framework_name} & frameworks.keys()
+            ),
+        )
+
+
+def _needed(cell: Cell, logits: Sequence[LogitsNode]) -> list[str]:
+    """The entries of frameworks that a cell cannot do without."""
+    compared = [node for node in logits if node.id == cell.logits_id]
+    return [
+        cell.framework_name,
+        *(name for one in compared for name in (one.model.framework_name, one.bundle.framework_name)),
+    ]

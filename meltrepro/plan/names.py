@@ -120,8 +120,10 @@ class _Names:
             self.check((*at, "kind") if written else at, "framework", kind, FRAMEWORKS.kinds())
             return None
         found = framework(kind)
-        releases = found.releases()
-        if entry.release is not None:
+        releases = dict(found.releases())
+        if entry.release is not None and entry.release not in releases:
+            if (other := found.version(entry.release)) is not None:
+                releases[entry.release] = other
             self.check((*at, "release"), f"release of {kind}", entry.release, releases)
         targets = {target.kind for target in self.loaded.manifest.targets.values()}
         wrong = {

@@ -67,6 +67,8 @@ class SkipKind(StrEnum):
     """The framework is not built for such a device."""
     options = "options"
     """Its options, as the manifest has them, do not fit the device."""
+    build = "build"
+    """The framework cannot be had or built in this release, or makes no such model of it."""
     model = "model"
     """It cannot make this model."""
     accuracy = "accuracy"

@@ -65,6 +65,11 @@ class _File(_Result):
     size: Bytes = 0
 
 
+class _Failure(BaseModel):
+    reason: str
+    log: str
+
+
 class _Packages(BaseModel):
     packages: list[tuple[Label, Label, Label, Sha256]]
     """Name, version, architecture, digest."""
@@ -83,6 +88,7 @@ _REFS: Mapping[str, type[BaseModel]] = {
     "base": _Packages,
     "base-layer": _Result,
     "executed": _Texts,
+    "failures": _Failure,
     "files": _File,
     "interpreter": _Packages,
     "roots": _Root,

@@ -202,9 +202,9 @@ def lock(
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         for name in upgrade:
             _drop(session, name)
-        session.pin()
+        plan = session.plan.without(session.pin())
         session.tools.layers()
-        pins.record({}, Builder(session.tools).recipe_digests(session.plan))
+        pins.record({}, Builder(session.tools).recipe_digests(plan))
         after = dump_lock(session.completed())
         if after != before and not check:
             session.save_lock()

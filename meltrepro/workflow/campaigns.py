@@ -130,6 +130,8 @@ def prepare(
         talks = {**conversations, **{name: [[prompt] for prompt in prompts] for name, (prompts, _) in asked.items()}}
         requests = {**make_requests(loaded, plan, talks, devices, templates, session.warn), **scoring}
     built = session.build(anew=anew)
+    plan = plan.without(built.failed)
+    require_cells(plan)
     requests, logits = with_inputs(with_files(requests, plan, built.artifacts), plan, built.artifacts)
     recipes = {recipe.name for recipe in built.recipes.values()}
     engine = _trial_engine(session)
@@ -163,6 +165,7 @@ def prepare(
         missing=session.missing,
         only=only,
         tracking=tracked,
+        sources={key: pin.digest for key, pin in lock.sources.items()},
     )
 
 

@@ -17,7 +17,16 @@ from meltrepro.build.model import Input
 from meltrepro.build.pipeline import Builder, Built
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
-from meltrepro.errors import DataError, LockError, ManifestError, Problem, StaleLock
+from meltrepro.errors import (
+    DataError,
+    DownloadError,
+    LockError,
+    ManifestError,
+    OfflineError,
+    Problem,
+    SourceError,
+    StaleLock,
+)
 from meltrepro.frameworks.base import Skip, SkipKind, Weights, framework
 from meltrepro.manifest.accuracy import source_of
 from meltrepro.manifest.files import missing_files, require_files
@@ -104,21 +113,32 @@ class Session:
             )
         return self.tools.pins.lock
 
-    def pin(self) -> None:
-        """Pin every source of the plan in the lock."""
+    def pin(self) -> dict[str, str]:
+        """Pin every source of the plan in the lock; returns the optional frameworks whose sources there are not, and why."""
+        unhad: dict[str, str] = {}
         for bundle in self.plan.bundles:
-            for source in bundle.sources.values():
-                self.tools.pins.pin(source)
-        for model in self.plan.models:
+            try:
+                for source in bundle.sources.values():
+                    self.tools.pins.pin(source)
+            except (DownloadError, OfflineError):
+                raise
+            except SourceError as error:
+                if not self.plan.optional(bundle):
+                    raise
+                unhad[bundle.framework_name] = error.message
+                self.warn(f"left out: {bundle.framework_name}: {error.message}")
+        plan = self.plan.without(unhad)
+        for model in plan.models:
             self.tools.pins.pin_model(model.source)
         if not self.recorded:
-            require_loadable(self.plan, self.tools.pins)
+            require_loadable(plan, self.tools.pins)
         if any(workload.conversations == MELT for workload in self.loaded.manifest.conversations.values()):
             self.tools.pins.pin(MELT_SOURCE)
         for name in self._scored:
             source = source_of(self.loaded.manifest.accuracy[name])
             if not self.recorded:  # a record has its own digest of them
                 self.tools.pins.pin(source)
+        return unhad
 
     @property
     def _scored(self) -> list[str]:
@@ -154,10 +174,11 @@ class Session:
 
         For a record the very artifacts that it names are taken, unless they are to be made `anew` by today's recipes.
         """
-        exact = self.recorded and not anew
+        exact, unhad = self.recorded and not anew, dict[str, str]()
         if not (exact and all(self.tools.store.has(each.digest) for each in self.tools.pins.lock.artifacts.values())):
-            self.pin()  # sources are needed only where something is to be made of them
-        built = Builder(self.tools, rebuild, exact).build(self.plan)
+            unhad = self.pin()  # sources are needed only where something is to be made of them
+        built = Builder(self.tools, rebuild, exact).build(self.plan.without(unhad))
+        built = replace(built, failed={**unhad, **built.failed})
         if not rebuild and not self.recorded and not self.altered:
             self.save_lock()
         return built

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from meltrepro.frameworks.llamacpp.releases import known_as
+
 _TABLE = Path(__file__).with_name("releases.json")
 _FILES = {
     "architectures": ("llama.cpp", "src/llama-arch.cpp"),
@@ -58,8 +60,9 @@ class Knowledge:
 
 
 def of_release(name: str) -> Knowledge | None:
-    """What a release knows; `None` of a source of one's own."""
-    return _table().get(name)
+    """What a release knows; `None` of a source of one's own. Versions are taken to know what the pinned release does that stands for them:
+    what they do not load after all, a trial tells."""
+    return _table().get(known_as(name))
 
 
 def known(names: Collection[str], wanted: str = "") -> str:

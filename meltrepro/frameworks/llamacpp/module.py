@@ -55,7 +55,7 @@ from meltrepro.frameworks.llamacpp.options import (
     refusal,
 )
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
-from meltrepro.frameworks.llamacpp.releases import VENDORED
+from meltrepro.frameworks.llamacpp.releases import VENDORED, known_as, version
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
@@ -113,6 +113,9 @@ class LlamaCpp:
 
     def releases(self) -> Mapping[str, Release]:
         return RELEASES
+
+    def version(self, name: str) -> Release | None:
+        return version(name)
 
     def quantizations(self) -> Mapping[str, float]:
         return {**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0}
@@ -217,6 +220,11 @@ class LlamaCpp:
         }
         place = resources.images() / "llama.cpp"
         folders = {"": place / "recipe", "toolchain": place / ("cuda" if build else "ndk" if ndk else "zig")}
+        if release.name not in RELEASES and version(release.name) is not None:
+            folders |= {
+                "versions": place / "versions",
+                f"releases/{release.name}.cmake": place / "versions/release.cmake",
+            }
         if purpose == RUN:
             folders |= {"engine": place / "engine", "runner": resources.runner()}
         if ndk is not None:
@@ -276,7 +284,7 @@ class LlamaCpp:
         return steps
 
     def model_bytes(self, shape: ModelShape, quantization: str, release: Release) -> int | None:
-        return mixtures.model_bytes(shape, quantization, release.name)
+        return mixtures.model_bytes(shape, quantization, known_as(release.name))
 
     def parameter_count(self, path: Path) -> int | None:
         return gguf.parameters(path)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from meltrepro.frameworks.base import Asked, OptionProblem
 from meltrepro.frameworks.llamacpp.kits import Hexagon, Ndk
 from meltrepro.frameworks.llamacpp.phones import PhonePart
+from meltrepro.frameworks.llamacpp.releases import known_as
 from meltrepro.manifest.axes import Swept
 from meltrepro.manifest.base import Name, Strict, added
 from meltrepro.targets.base import DeviceFacts
@@ -264,6 +265,8 @@ def _loading(asked: Mapping[str, Any], release: str) -> Iterator[str]:
         yield from ("-lm", {"mmap": "mmap+mlock", "read": "mlock"}[load] if mlock else usual)
 
 
+_LATE = frozenset({"lazy"})
+"""What versions before the newest pinned release lack, all of them or the most."""
 GPUS = ("cuda", "vulkan", "opencl", "hexagon")
 """The options by which a bundle uses more than a CPU; one has one of them."""
 
@@ -278,6 +281,9 @@ def problems(options: RunOptions, release: str | None, *, gpu: bool) -> Iterator
         if release == OLD and (knob.new or value in knob.lacks):
             what = name if knob.new else f"{name}: {value}"
             yield OptionProblem((name,), f"release {release} has no {what}", "leave it out, or take release 2026-10-01")
+        if name in _LATE and release is not None and known_as(release) != release:
+            message = f"version {release} may have no {name}, and nobody asked it"
+            yield OptionProblem((name,), message, "leave it out, or take release 2026-10-01")
     keys, _, values = (options.kv_type if isinstance(options.kv_type, str) else "f16").partition("-")
     if release == OLD:
         if {keys, values or keys} & {"bf16", "iq4_nl"}:

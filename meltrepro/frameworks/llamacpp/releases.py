@@ -1,7 +1,8 @@
-"""The two pinned releases: sdists of llama-cpp-python, which carry llama.cpp whole, at a known commit."""
+"""The two pinned releases, and others by their version: sdists of llama-cpp-python, which carry llama.cpp whole."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from meltrepro.frameworks.base import Release
@@ -29,3 +30,20 @@ RELEASES: Mapping[str, Release] = {
     )
 }
 """By their days."""
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def version(name: str) -> Release | None:
+    """The release that a version of llama-cpp-python holds, which a lock pins; `None` where the name is no version.
+
+    Its commit is not told anywhere in it, so that the version stands in its place.
+    """
+    if not _VERSION.fullmatch(name):
+        return None
+    source = PypiSource(pypi=SDIST.pypi, version=name, kind="sdist")
+    return Release(name, f"{SDIST.pypi}-{name}", "", {"source.tar.gz": source})
+
+
+def known_as(name: str) -> str:
+    """The pinned release whose knowledge stands for that of a version: the newer one, whose recipe and API its build begins with."""
+    return "2026-10-01" if _VERSION.fullmatch(name) else name
