@@ -259,6 +259,10 @@ class Framework(Protocol):
         """A release of this name that is not pinned here but by a lock; `None` where there is no such thing."""
         return None
 
+    def ordered_as(self, release: str) -> str:
+        """A name with numbers by which a release stands among the others of this framework, old and new."""
+        return release
+
     def quantizations(self) -> Mapping[str, float]:
         """Name -> bits per weight, to estimate sizes before anything is built; with `as-is`."""
         ...

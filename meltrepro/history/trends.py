@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from meltrepro.errors import NothingToCompare, UsageError
+from meltrepro.frameworks.base import framework
 from meltrepro.manifest.axes import base
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.record.campaign import CampaignDocument, CellEntry
+from meltrepro.registry import FRAMEWORKS
 from meltrepro.stats.ratio import comparable
 from meltrepro.stats.summary import Summary, summarize
 
@@ -125,9 +127,15 @@ def key_of(entry: CellEntry, by: By) -> CourseKey:
     )
 
 
-def in_order(releases: Sequence[str]) -> list[str]:
-    """Releases from the oldest to the newest, by the numbers in their names: 0.3.9 stands before 0.3.20."""
-    return sorted(dict.fromkeys(releases), key=_natural)
+def in_order(kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """Releases, each with the kind of its framework, from the oldest to the newest: by the numbers in their names, 0.3.9 before
+    0.3.20, or by what their framework says for them."""
+
+    def place(release: str) -> tuple[tuple[int, int, str], ...]:
+        kind = kinds[release]
+        return _natural(framework(kind).ordered_as(release) if FRAMEWORKS.has(kind) else release)
+
+    return tuple(sorted(kinds, key=lambda release: (place(release), _natural(release))))
 
 
 def _natural(release: str) -> tuple[tuple[int, int, str], ...]:
@@ -147,9 +155,8 @@ def build_history(
     by: By = "release",
     metrics: Sequence[str] = (),
     wants: Callable[[str], bool] = lambda _: True,
-    order: Callable[[Sequence[str]], Sequence[str]] = in_order,
 ) -> History:
-    """The trends of some campaigns; `wants` says of which cells, `order` puts releases in order.
+    """The trends of some campaigns; `wants` says of which cells.
 
     Raises `UsageError` for an unknown metric, `NothingToCompare` where no cell was measured at two places, `RecordError`.
     """
@@ -179,8 +186,8 @@ def build_history(
             left_out |= {f"{cell.id} of {one.id}": f"measured at one {by} alone" for one, cell in used}
     if not found:
         raise _nothing(by, campaigns, left_out)
-    seen = [_at(campaign, cell, by) for group in found.values() for campaign, cell in group]
-    axis = tuple(order(seen)) if by == "release" else tuple(sorted(set(seen)))
+    kinds = {_at(one, cell, by): cell.entry.framework_kind for group in found.values() for one, cell in group}
+    axis = in_order(kinds) if by == "release" else tuple(sorted(kinds))
     session_cv = max(campaign.manifest.replay.session_cv for campaign in campaigns)
     names = _names(found, by)
     courses = tuple(_course(names[key], group, by, axis, session_cv, metrics) for key, group in found.items())

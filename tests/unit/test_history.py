@@ -48,10 +48,14 @@ def made(folders: Sequence[Path], *arguments: str, by: str = "release") -> Histo
 
 
 def test_releases_are_in_the_order_of_their_numbers() -> None:
-    mixed = ["0.3.20", "0.3.9", "0.3.36", "0.3.10", "0.3.9"]
-    assert in_order(mixed) == ["0.3.9", "0.3.10", "0.3.20", "0.3.36"]
-    assert in_order(["b4000", "b999"]) == ["b999", "b4000"]
-    assert in_order(["2026-10-01", "2024-02-27"]) == ["2024-02-27", "2026-10-01"]
+    assert order("0.3.20", "0.3.9", "0.3.36", "0.3.10") == ("0.3.9", "0.3.10", "0.3.20", "0.3.36")
+    assert order("b4000", "b999", kind="nobody's") == ("b999", "b4000")
+    mixed = order("2026-10-01", "0.3.30", "2024-02-27", "0.3.99", "0.2.50")
+    assert mixed == ("0.2.50", "2024-02-27", "0.3.30", "2026-10-01", "0.3.99")
+
+
+def order(*releases: str, kind: str = "llama.cpp") -> Sequence[str]:
+    return in_order(dict.fromkeys(releases, kind))
 
 
 def test_cells_of_several_entries_and_campaigns_make_one_course(tmp_path: Path) -> None:

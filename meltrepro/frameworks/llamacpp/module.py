@@ -55,7 +55,7 @@ from meltrepro.frameworks.llamacpp.options import (
     refusal,
 )
 from meltrepro.frameworks.llamacpp.releases import RELEASES as RELEASES
-from meltrepro.frameworks.llamacpp.releases import VENDORED, known_as, version
+from meltrepro.frameworks.llamacpp.releases import VENDORED, known_as, packaged_as, version
 from meltrepro.frameworks.llamacpp.scorer import PerplexityScorer
 from meltrepro.frameworks.llamacpp.synthetic import GgufWeights
 from meltrepro.manifest.shapes import ModelShape
@@ -116,6 +116,9 @@ class LlamaCpp:
 
     def version(self, name: str) -> Release | None:
         return version(name)
+
+    def ordered_as(self, release: str) -> str:
+        return packaged_as(release)
 
     def quantizations(self) -> Mapping[str, float]:
         return {**{name: bits for name, (_, bits) in _TYPES.items()}, AS_IS: 16.0}

@@ -47,3 +47,10 @@ def version(name: str) -> Release | None:
 def known_as(name: str) -> str:
     """The pinned release whose knowledge stands for that of a version: the newer one, whose recipe and API its build begins with."""
     return "2026-10-01" if _VERSION.fullmatch(name) else name
+
+
+def packaged_as(name: str) -> str:
+    """The version of llama-cpp-python that a release came in; others are their own."""
+    release = RELEASES.get(name)
+    source = next(iter(release.sources.values())) if release is not None else None
+    return source.version if isinstance(source, PypiSource) and source.version else name
