@@ -71,9 +71,11 @@ class BuildLog:
 def first_error(log: Path) -> str | None:
     """The first line of a build's log that a compiler or CMake begins an error with, shortened; `None` without any."""
     with suppress(OSError):
-        lines = untrusted.read(log).decode(errors="replace").splitlines()
-        found = next((line for line in lines if _ERROR.search(line)), None)
-        return shorten(" ".join(found.split()), 300) if found is not None else None
+        lines = [line for line in untrusted.read(log).decode(errors="replace").splitlines() if line.strip()]
+        at = next((number for number, line in enumerate(lines) if _ERROR.search(line)), None)
+        if at is not None:  # CMake says where on a line, and what on the next
+            shown = lines[at : at + (2 if lines[at].startswith("CMake") else 1)]
+            return shorten(" ".join(" ".join(shown).split()), 300)
     return None
 
 

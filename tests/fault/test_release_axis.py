@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from meltrepro import workflow
+from meltrepro.build.log import first_error
 from meltrepro.build.model import Recipe
 from meltrepro.build.pins import Pins
 from meltrepro.cli.app import main
@@ -118,3 +119,25 @@ def test_a_version_that_the_index_lacks_is_left_out_too(project: Project, monkey
     (skip,) = read_campaign(ran.folder).document.skipped
     assert "the index has no such version" in skip.reason
     assert not any("0.3.31" in each for each in tries(project))
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        (f"[1/9] Building\n{ERROR}\nerror: later\n", ERROR),
+        (
+            "-- ok\nCMake Error at CMakeLists.txt:85 (message):\n\n  Could NOT find X\n",
+            "CMake Error at CMakeLists.txt:85 (message): Could NOT find X",
+        ),
+        ("warning: errors: 0\n", None),
+        ("error: " + "x" * 1000, None),
+    ],
+)
+def test_the_first_error_of_a_log_is_found(tmp_path: Path, said: str, first: str | None) -> None:
+    log = tmp_path / "log"
+    log.write_text(said)
+    found = first_error(log)
+    assert found == first or (
+        first is None and found is not None and len(found) <= 300 and found.startswith("error: x")
+    )
+    assert first_error(tmp_path / "missing") is None
