@@ -46,8 +46,8 @@ def types() -> Mapping[str, Any]:
 
     Imports all that the models are made of.
     """
-    from meltrepro.record.calibrations import Calibration
     from meltrepro.history.trends import History
+    from meltrepro.record.calibrations import Calibration
     from meltrepro.record.capabilities import Capabilities
     from meltrepro.replay.compare import Comparison
     from meltrepro.replay.gate import GateResult
