@@ -22,7 +22,7 @@ enum llama_lazy_mode { LLAMA_LAZY_MODE_OFF, LLAMA_LAZY_MODE_AUTO, LLAMA_LAZY_MOD
 #endif
 
 #if !MELT_HAS_SPLIT_TENSOR
-constexpr auto LLAMA_SPLIT_MODE_TENSOR = static_cast<llama_split_mode>(-1);  // GPUs alone have any use for it
+constexpr auto LLAMA_SPLIT_MODE_TENSOR = static_cast<llama_split_mode>(3);  // GPUs alone have any use for it
 #endif
 
 #if !MELT_HAS_LOAD_MODE || !MELT_HAS_LAZY_MODE
