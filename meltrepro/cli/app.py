@@ -47,6 +47,7 @@ COMMANDS = {
     "compare": "Compare campaigns metric by metric.",
     "gate": "Say whether a change makes anything worse, for CI.",
     "history": "Show metrics over releases or time, with changes.",
+    "bisect": "Find the release that made a metric worse.",
     "report": "Make a page with tables and figures from records.",
     "export": "Write what campaigns measured as a tidy table.",
     "trace": "Write trials as Perfetto traces.",

@@ -141,6 +141,12 @@ def _of_calibrating(step: Step) -> str:
     return f"calibrating: session {(step.done or 0) + 1:.0f} of {step.total:.0f}"
 
 
+def _of_bisecting(step: Step) -> str:
+    """Which release is tried."""
+    left = (step.total or 0) - (step.done or 0)
+    return f"bisect: trying {step.subject}; at most {counted(left, 'release')} to try"
+
+
 def _of_study(step: Step) -> str | None:
     """What becomes of the manifests of a study, and of the models that they needed."""
     detail = step.detail
@@ -172,6 +178,7 @@ _LINES: dict[str, Callable[[Step], str | None]] = {
     "manifest": _of_study,
     "tuning": _of_tuning,
     "calibrating": _of_calibrating,
+    "bisect": _of_bisecting,
     "drop": _of_study,
 }
 """What is said of steps that have words of their own."""

@@ -46,6 +46,7 @@ def types() -> Mapping[str, Any]:
 
     Imports all that the models are made of.
     """
+    from meltrepro.cli.bisect_documents import BisectDocument
     from meltrepro.history.trends import History
     from meltrepro.record.calibrations import Calibration
     from meltrepro.record.capabilities import Capabilities
@@ -75,6 +76,7 @@ def types() -> Mapping[str, Any]:
         "findings": FindingsDocument,
         "compare": list[Comparison],
         "gate": GateResult,
+        "bisect": BisectDocument,
         "history": History,
         "report": ReportDocument,
         "export-metrics": list[MetricRow],

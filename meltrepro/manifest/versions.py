@@ -28,7 +28,7 @@ def by_release(tree: Node, problems: list[Problem]) -> Node:
             found[name] = node
             continue
         for each, one in _each(name, node, releases, problems):
-            if each in found or each in section.value:
+            if each in found or (each in section.value and each != name):
                 problems.append(releases.where.problem(("frameworks", name, "releases"), f"{each!r} is named twice"))
             found[each] = one
     return tree if found == section.value else tree.put({("frameworks",): branch(found, section)})

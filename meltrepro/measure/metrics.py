@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from meltrepro.errors import UsageError
+from meltrepro.manifest.yaml.suggest import suggest
 from meltrepro.measure.catalog.answers import ANSWERS
 from meltrepro.measure.catalog.contexts import CONTEXTS
 from meltrepro.measure.catalog.device import DEVICE
@@ -34,6 +36,15 @@ class Metrics:
     """Metric name -> how far from it the truth may be, in its unit, where clocks, gaps and rates of samples leave doubt."""
     doubt: str | None = None
     """Why what a meter shows cannot be the power of this device."""
+
+
+def directed(name: str, option: str) -> Metric:
+    """A metric of which one direction is better; raises `UsageError` where an option names another."""
+    known = {each.name: each for each in METRICS.values() if each.better and each.name not in QUOTIENTS}
+    if name not in known:
+        what = "has no better direction" if name in METRICS else "is no metric"
+        raise UsageError(f"{option}: {name!r} {what}", hint=suggest(name, known) or "docs/metrics.md has them all")
+    return known[name]
 
 
 def compute(

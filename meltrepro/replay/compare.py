@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -159,11 +159,12 @@ def compare(
     *,
     once: bool = False,
     renamed: Mapping[str, str] | None = None,
+    judged: Collection[str] = JUDGED,
 ) -> Comparison:
     """Compare every cell that both have; raises `RecordError` for a damaged record.
 
     `renamed` has, by cell of the first, that of the second which is to be compared with it, and no other cell is; both may then
-    be the same campaign, whose rounds are pairs of trials.
+    be the same campaign, whose rounds are pairs of trials. `judged` are the metrics that get a verdict.
 
     With `once` no trial will be added, whatever comes out: all of the design's error rate goes to this one look. A cell of `second` that is among `controls` is judged against that one instead, trial by trial.
     """
@@ -174,7 +175,9 @@ def compare(
         first=first.id,
         second=second.id,
         cells=tuple(
-            _compare_cells((first, ours[id]), (second, theirs[other]), design, controls.get(id), once=once)
+            _compare_cells(
+                (first, ours[id]), (second, theirs[other]), design, controls.get(id), once=once, judged=judged
+            )
             for id, other in shared.items()
         ),
         only_first=tuple(cell_id for cell_id in ours if cell_id not in theirs) if renamed is None else (),
@@ -190,6 +193,7 @@ def _compare_cells(
     control: CellRecord | None,
     *,
     once: bool,
+    judged: Collection[str],
 ) -> CellComparison:
     """One cell; `other` is judged against `one`, or against the control."""
     (_, first), (_, second) = one, other
@@ -203,7 +207,7 @@ def _compare_cells(
             control = first
     sides = {"first": first, "second": second, **({"control": control} if control is not None else {})}
     invalid = {side: verdict for side, cell in sides.items() if not (verdict := cell.whole).valid}
-    metrics = _metrics(first, second, design, control, known, once=once, same=same)
+    metrics = _metrics(first, second, design, control, known, once=once, same=same, judged=judged)
     scores = _scores(first, second)
     found = CellComparison(
         cell=first.id if first.id == second.id else f"{first.id} -> {second.id}",
@@ -304,6 +308,7 @@ def judge_metric(
     known: Spread | None = None,
     *,
     once: bool = False,
+    judged: Collection[str] = JUDGED,
 ) -> ReplayDecision | None:
     """The verdict on one metric; `None` where it gets none, the reference has no value that could be compared, or answers are
     checked, of which a trial or two say all. `known` is what is known of the device's sessions."""
@@ -314,7 +319,7 @@ def judge_metric(
         design = replace(design, reference=Baseline.control)
         pairs = list(_pairs(control, second, metric))
         old, new = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if metric not in JUDGED or first.scores or not old or not comparable(old):
+    if metric not in judged or first.scores or not old or not comparable(old):
         return None
     trials = min(len(old), len(new))
     if once:
@@ -351,12 +356,13 @@ def _metrics(
     *,
     once: bool,
     same: bool,
+    judged: Collection[str],
 ) -> Iterator[MetricComparison]:
     for name, metric in METRICS.items():
         if name not in first.summaries or name not in second.summaries:
             continue
         sessions = known(name)
-        decision = judge_metric(name, first, second, design, control, sessions, once=once)
+        decision = judge_metric(name, first, second, design, control, sessions, once=once, judged=judged)
         if same and decision is not None:
             decision = identical(decision)
         open_ = once and control is None and decision is not None and decision.verdict is ReplayVerdict.inconclusive

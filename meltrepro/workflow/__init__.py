@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.artifacts import *
     from meltrepro.workflow.beginnings import *
+    from meltrepro.workflow.bisecting import *
     from meltrepro.workflow.calibrating import *
     from meltrepro.workflow.campaigns import *
     from meltrepro.workflow.galleries import *
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # for the types of what the table names
 _MODULES = {
     "artifacts": ("Build", "LockChange", "Planned", "Verification", "build", "lock", "plan", "verify"),
     "beginnings": ("Added", "Compared", "add_model", "begin"),
+    "bisecting": ("Bisected", "bisect_releases"),
     "calibrating": ("Calibrated", "calibrate"),
     "campaigns": ("Ran", "run"),
     "gating": ("Gated", "gate"),

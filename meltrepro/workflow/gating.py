@@ -11,8 +11,8 @@ from meltrepro import settings as settings_module
 from meltrepro.build.tools import EngineName
 from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
-from meltrepro.errors import PlanError, UsageError
-from meltrepro.manifest.yaml.suggest import suggest
+from meltrepro.errors import PlanError
+from meltrepro.measure.metrics import directed
 from meltrepro.measure.records import read_campaign
 from meltrepro.plan.planner import require_cells
 from meltrepro.record.campaign import IMPORTED, LOCK
@@ -67,10 +67,7 @@ def gate(
     """
     settings = settings or settings_module.load()
     for name in metrics:
-        if name not in JUDGED:
-            raise UsageError(
-                f"--metric: {name!r} gets no verdict", hint=suggest(name, JUDGED) or f"one of {', '.join(JUDGED)}"
-            )
+        directed(name, "--metric")
     changes = {"replay.margin": margin, "replay.maximum": maximum}
     asked = [*overrides, *(f"{key}={value}" for key, value in changes.items() if value is not None)]
     with (
@@ -90,7 +87,7 @@ def gate(
             campaign = read_campaign(folder)
             there = {cell.id for cell in campaign.cells if cell.repetitions}
             renamed = {before: after for before, after in pairs.items() if {before, after} <= there}
-            whole = compare_records(campaign, campaign, design, renamed=renamed)
+            whole = compare_records(campaign, campaign, design, renamed=renamed, judged=metrics or JUDGED)
             return whole.narrowed(metrics) if metrics else whole
 
         def decided(folder: Path) -> bool:

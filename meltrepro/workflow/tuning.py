@@ -30,7 +30,7 @@ from meltrepro.manifest.yaml.overrides import place
 from meltrepro.manifest.yaml.suggest import suggest
 from meltrepro.manifest.yaml.tree import FieldPath, field_path
 from meltrepro.measure.metric import Metric
-from meltrepro.measure.metrics import METRICS, QUOTIENTS
+from meltrepro.measure.metrics import METRICS, directed
 from meltrepro.measure.records import CellRecord, read_campaign
 from meltrepro.plan.planner import require_cells, selected
 from meltrepro.record.ids import CellId
@@ -184,7 +184,7 @@ def plan_tuning(
     is the largest number of trials. Raises `UsageError`, `ManifestError`, `PlanError` and the errors of planning.
     """
     loaded = read_manifest(Path(manifest), ())
-    wanted, limits = _metric(metric, "--for"), dict(_limit(each) for each in within)
+    wanted, limits = directed(metric, "--for"), dict(_limit(each) for each in within)
     out = Path(output or loaded.path.with_name(f"{loaded.path.stem}.tuned.yaml"))
     if out.absolute() == loaded.path or (out.exists() and not force):
         raise UsageError(f"{out} is there already", hint="name another file with -o, or overwrite it with --force")
@@ -295,18 +295,9 @@ def _nothing(planned: TuningPlan, tried: Mapping[Setting, Tried], campaigns: Seq
 # -- what is searched ---------------------------------------------------------------------------------------------
 
 
-def _metric(name: str, option: str) -> Metric:
-    """A metric of which one direction is better."""
-    known = {each.name: each for each in METRICS.values() if each.better and each.name not in QUOTIENTS}
-    if name not in known:
-        what = "has no better direction" if name in METRICS else "is no metric"
-        raise UsageError(f"{option}: {name!r} {what}", hint=suggest(name, known) or "docs/metrics.md has them all")
-    return known[name]
-
-
 def _limit(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
-    metric = _metric(SHORT.get(name, name), "--within")
+    metric = directed(SHORT.get(name, name), "--within")
     found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([kKMG]i?B)?", value)
     unit = (found[2] or "") if found else ""
     if found is None or unit not in _SIZES or (unit and metric.unit != "bytes"):
