@@ -75,7 +75,11 @@ def withheld(manifest: Manifest, lock: Lock) -> Mapping[str, str]:
         if model.redistributable or model.synthetic:
             continue
         found |= {digest: NOT_FREE for key, digest in made.items() if model_of(key) == name}
-        found |= {each.digest: NOT_FREE for key, each in lock.sources.items() if checkpoint.is_of(key, model.source)}
+        found |= {
+            each.digest: NOT_FREE
+            for key, each in lock.sources.items()
+            if any(checkpoint.is_of(key, part) for part in model.sources)
+        }
     return found
 
 
@@ -93,7 +97,11 @@ def gaps(manifest: Manifest, lock: Lock, store: Store) -> list[Gap]:
     }
     found = []
     for key, source in lock.sources.items():
-        owners = {name for name, model in manifest.models.items() if checkpoint.is_of(key, model.source)}
+        owners = {
+            name
+            for name, model in manifest.models.items()
+            if any(checkpoint.is_of(key, part) for part in model.sources)
+        }
         data = key in {key_of(source_of(workload)) for workload in manifest.accuracy.values()}
         if source.digest not in left or not (data or owners - whole):
             continue

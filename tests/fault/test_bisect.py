@@ -59,7 +59,7 @@ def test_the_first_slow_release_is_found_and_nothing_is_tried_twice(
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["suspects"] == [FIRST] and found["ended"] and found["releases"] == VERSIONS
-    assert [step["release"] for step in found["steps"]][0] == VERSIONS[-1], "the bad end first"
+    assert found["steps"][0]["release"] == VERSIONS[-1], "the bad end first"
     assert len(found["steps"]) == 4, "of seven between the ends three"
     assert all(step["sure"] for step in found["steps"])
     built = tries(project)
