@@ -366,7 +366,7 @@ def test_a_comparison_is_logged_to_both_campaigns(
     monkeypatch.setenv("MELTREPRO_HOME", str(home))
     slow = Trial(conversations=[[Turn(gaps_ns=(60 * MS,) * 8)]])
     first, second = (
-        build_campaign(home, [Cell(trial=each)], number=number, repetitions=5)
+        build_campaign(home, [Cell(trial=each, runner=str(number))], number=number, repetitions=5)
         for number, each in enumerate((Trial(), slow))
     )
     unlogged = build_campaign(home, [Cell()], number=2, repetitions=5)

@@ -31,7 +31,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("MELTREPRO_HOME", str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "agg")
     build_campaign(tmp_path, [Cell("q8_0", 40), Cell("q4_0", 55)], repetitions=6)
-    last = build_campaign(tmp_path, [Cell("q8_0", 60), Cell("q4_0", 55)], repetitions=6, number=1)
+    last = build_campaign(tmp_path, [Cell("q8_0", 60, runner="another"), Cell("q4_0", 55)], repetitions=6, number=1)
     session: dict[str, Any] = {}
     shown = [run(session, code) for code in CODE]
     assert last.name in capsys.readouterr().out
