@@ -123,37 +123,35 @@ def test_the_comparison_shows_both_cells_with_their_figures(home: Path, tmp_path
 @pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium on this machine")
 def test_links_open_on_results_that_can_be_read(home: Path, pictures: Path) -> None:
     """In a browser that was never there: the chosen view, and the description with the table."""
+    cells = read_campaign(max((home / "records").iterdir())).cells
+    summaries = [cell.summaries["generation_tps"] for cell in cells]
+    values = [f"{found.median:.4g} ({found.low:.4g} to {found.high:.4g}, n = {found.n})" for found in summaries]
+    of_both_campaigns = [cell.entry.quantization for cell in cells] * 2
+    wanted = {
+        "charts": ["(inter_token_ms/r000)", "meltrepro: results", "Model training", *of_both_campaigns],
+        "results": ["writing, tokens/s", "meltrepro replay ", *values],
+    }
     with running_ui(home) as ui, devtools.page() as tab:
         ui.line("MLflow")
-        results, charts = ui.line("results"), ui.line("charts")
-        shown = {}
-        for name, link, until in (
-            ("charts", charts, "(inter_token_ms/r000)"),
-            ("results", results, "writing, tokens/s"),
-        ):
+        links = {name: ui.line(name) for name in ("results", "charts")}
+        for name, texts in wanted.items():
             for width, scheme in ((1280, "light"), (1600, "dark")):
                 tab.load("about:blank")
-                tab.load(link, width=width, height=1400, scheme="light" if scheme == "light" else "dark")
-                shown[name, width] = text_with(tab, until)
+                tab.load(links[name], width=width, height=1400, scheme="light" if scheme == "light" else "dark")
+                wait_for(tab, texts)
                 tab.picture(pictures / f"mlflow-{name}-{width}.png")
-    charts_text, results_text = shown["charts", 1280], shown["results", 1280]
-    assert "meltrepro: results" in charts_text and "Model training" in charts_text
-    cells = read_campaign(max((home / "records").iterdir())).cells
-    for cell in cells:
-        assert charts_text.count(cell.entry.quantization) >= 2  # one of each campaign
-        summary = cell.summaries["generation_tps"]
-        assert f"{summary.median:.4g} ({summary.low:.4g} to {summary.high:.4g}, n = {summary.n})" in results_text
-    assert "meltrepro replay " in results_text
     assert_not_blank(pictures / "mlflow-charts-1280.png")
 
 
-def text_with(tab: devtools.Page, wanted: str) -> str:
-    """The page's text once it holds some other; that is the server's time and ours, for it asks many times."""
+def wait_for(tab: devtools.Page, texts: list[str]) -> None:
+    """Until the page holds each text as often as it is listed, in whichever order they come; the page asks the server many times."""
     deadline = time.monotonic() + 120
-    while wanted not in (text := str(tab.evaluate("document.body ? document.body.innerText : ''"))):
-        assert time.monotonic() < deadline, text
+    missing, page = texts, ""
+    while missing:
+        assert time.monotonic() < deadline, f"{missing} not in {page}"
         time.sleep(0.5)
-    return text
+        page = str(tab.evaluate("document.body ? document.body.innerText : ''"))
+        missing = [text for text in texts if page.count(text) < texts.count(text)]
 
 
 def loaded(link: str) -> str:
