@@ -92,6 +92,10 @@ class Validity:
     def valid(self) -> bool:
         return not self.findings
 
+    def without(self, reason: Reason) -> Validity:
+        """The verdict where one reason does not count."""
+        return Validity(tuple(flaw for flaw in self.findings if flaw.reason is not reason))
+
     def __str__(self) -> str:
         return "VALID" if self.valid else f"INVALID({'; '.join(map(str, self.findings))})"
 

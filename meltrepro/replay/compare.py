@@ -14,6 +14,7 @@ from meltrepro.manifest.protocol import Order
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.measure.spreads import spread_of, with_sessions
+from meltrepro.measure.validity import Reason
 from meltrepro.replay.context import DEVICE, Difference, context_differences, differences, ran_differences
 from meltrepro.stats.equivalence import (
     FEWEST,
@@ -206,7 +207,11 @@ def _compare_cells(
         if one[0].document.order is Order.interleaved:
             control = first
     sides = {"first": first, "second": second, **({"control": control} if control is not None else {})}
-    invalid = {side: verdict for side, cell in sides.items() if not (verdict := cell.whole).valid}
+    whole = {side: cell.whole for side, cell in sides.items()}
+    if control is not None:
+        # What disturbs both sides of a pair cancels, and the interval of the pairs holds the rest.
+        whole = {side: verdict.without(Reason.noisy) for side, verdict in whole.items()}
+    invalid = {side: verdict for side, verdict in whole.items() if not verdict.valid}
     metrics = _metrics(first, second, design, control, known, once=once, same=same, judged=judged)
     scores = _scores(first, second)
     found = CellComparison(

@@ -200,6 +200,16 @@ def test_nothing_is_concluded_from_a_cell_that_is_invalid_as_a_whole(
         assert "figures are not believed" in shown and "DIFFERS" not in shown and "REPRODUCED" not in shown
 
 
+def test_noise_is_no_doubt_about_trials_in_pairs(tmp_path: Path) -> None:
+    """A figure by itself is not believed then, but what disturbs both sides of a pair cancels; other reasons still count."""
+    noisy, fast = (limited(each, noise=1e-6) for each in of_speeds(tmp_path, 6, 40, 80))
+    controls = {noisy.cells[0].id: noisy.cells[0]}
+    assert judge(compare(noisy, fast, Design(), once=True))[0] is ReplayVerdict.inconclusive
+    assert judge(compare(noisy, fast, Design(), controls, once=True))[0] is ReplayVerdict.differs
+    short = limited(fast, min_tokens=10**6)
+    assert judge(compare(noisy, short, Design(), controls, once=True))[0] is ReplayVerdict.inconclusive
+
+
 def test_figures_of_invalid_cells_are_listed_without_a_verdict(tmp_path: Path) -> None:
     """Also of a campaign and itself, and where INVALID repetitions are counted."""
     one, other = (limited(each, noise=1e-6) for each in of_speeds(tmp_path, 6, 40, 40))
