@@ -120,6 +120,8 @@ turn_begin  prefill_begin   prefill_end  first token     last token  turn_end
 - **Reading (prefill).** The model takes in the whole prompt at once: `prefill_tps`, tokens of the prompt a second.
 - **Writing (generation).** It writes one token after the other: `generation_tps`. The first token is part of the wait before it, so n tokens
   have n - 1 gaps between them. Each gap is one value of `itl_p50_ms`, `itl_p90_ms` and `itl_p99_ms`; `tpot_ms` is the mean gap of a turn.
+  The shortest gaps, `itl_p1_ms`, are what a token takes where nothing disturbs: on a machine that others share they tell two builds apart
+  with a tenth of the trials.
 - **Waiting.** `ttft_ms` is what a user waits before anything appears. `stall_share`, `stalled_s` and `reading_met_share` say whether somebody
   who reads at an ordinary pace has to wait within the answer.
 - **Memory.** `peak_memory_bytes` is the most that the program ever held, weights included. A part of it is the model's file, which the system can drop

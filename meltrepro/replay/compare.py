@@ -34,7 +34,7 @@ _PLACE = frozenset({"device.id", "device.kernel", "device.build", "engine", "gov
 """What is another device, or another state of one, that somebody may have wanted to compare."""
 _FAR = 2.576
 """Standard errors beyond which two samples of the same differ in one of a hundred cases."""
-JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_ms", "load_s", "peak_memory_bytes")
+JUDGED = ("prefill_tps", "generation_tps", "ttft_ms", "tpot_ms", "itl_p1_ms", "load_s", "peak_memory_bytes")
 """The metrics that get a verdict; the others follow from them or are counts."""
 
 

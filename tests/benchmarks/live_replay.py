@@ -43,10 +43,7 @@ from meltrepro.workflow.session import Session, open_session
 from tests.benchmarks._llama import ROOT
 from tests.benchmarks._table import figure, finish
 
-CHOSEN = (
-    *("models.smollm2-135m.quantizations=[q4_0]", "workloads.chat.first=1", "workloads.chat.turns=1"),
-    *("workloads.chat.max_tokens=32", "protocol.repetitions=10", "targets.host.threads=1"),
-)
+CHOSEN = ("models.smollm2-135m.quantizations=[q4_0]", "protocol.repetitions=10", "targets.host.threads=1")
 METRIC = "generation_tps"
 NOISE = """
 import random, time

@@ -101,7 +101,7 @@ def test_every_metric_against_the_truth(held: list[list[Turn]]) -> None:
     if sum(gaps):
         truth["generation_tps"] = len(gaps) / (sum(gaps) / 1e3)
         truth["tpot_ms"] = statistics.median(statistics.fmean(turn.gaps_ns) / 1e6 for turn in flowing)
-        truth |= {f"itl_p{p}_ms": float(np.percentile(gaps, p)) for p in (50, 90, 99)}
+        truth |= {f"itl_p{p}_ms": float(np.percentile(gaps, p)) for p in (1, 50, 90, 99)}
         # All that a reader has waited is how late the latest token was, for one who never had to wait.
         late_s = [[sum(t.gaps_ns[:k]) / 1e9 - k / READING_TPS for k in range(len(t.gaps_ns) + 1)] for t in flowing]
         truth["stalled_s"] = statistics.fmean(max(each) for each in late_s)

@@ -37,6 +37,12 @@ def _gap_percentile(share: float) -> Callable[[Facts], float]:
     return lambda facts: percentile(facts.gaps_ms, share)
 
 
+def _undisturbed_gap_ms(facts: Facts) -> float:
+    if any(turn.drafted is not None for turn in facts.flowing):
+        raise NoValue("tokens were drafted: several come at once")
+    return percentile(facts.gaps_ms, 0.01)
+
+
 def _turn_accounted_share(facts: Facts) -> float:
     wall_ns = sum(turn.end_ns - turn.begin_ns for turn in facts.answered)
     if wall_ns == 0:
@@ -104,6 +110,18 @@ SPEED = (
         source="token",
         invalid_when="no turn has two tokens with time between them",
         compute=_tpot_ms,
+    ),
+    Metric(
+        name="itl_p1_ms",
+        unit="ms",
+        phase="generation",
+        better="lower",
+        meaning="inter-token latency where nothing disturbs, 1st percentile",
+        formula="1st percentile of t(token i+1) - t(token i) over all gaps within turns, linear interpolation; what disturbs only adds"
+        " time, so that the shortest gaps vary least (Chen and Revels 2016, arXiv:1608.04295)",
+        source="token",
+        invalid_when="no turn has two tokens with time between them, or tokens were drafted",
+        compute=_undisturbed_gap_ms,
     ),
     _gap_metric(50),
     _gap_metric(90),
