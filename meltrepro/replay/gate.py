@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from meltrepro.measure.metrics import METRICS
+from meltrepro.measure.records import CampaignRecord, CellRecord
 from meltrepro.replay.compare import CellComparison, Comparison, MetricComparison
+from meltrepro.replay.context import DEVICE, Difference, differences
 from meltrepro.replay.show import doubts, number, tokens_in_words
 from meltrepro.stats.equivalence import ReplayVerdict
 from meltrepro.words import visible
+
+_OF_GATES = ("protocol.repetitions", "protocol.order")
+"""What gates decide by themselves."""
 
 
 class Gate(StrEnum):
@@ -63,12 +68,40 @@ class GateResult:
         return bool(self.of(Gate.undecided)) or self.uncompared or not self.metrics
 
 
-def judged(comparison: Comparison, missing: tuple[str, ...] = ()) -> GateResult:
-    """What a comparison says of a change; `missing` are the cells that nothing was compared with."""
+def changed_settings(recorded: CampaignRecord, campaign: CampaignRecord) -> tuple[str, ...]:
+    """By cell what is asked otherwise than it was recorded: recorded artifacts, too, then run with the settings of today."""
+    old = {cell.id: _settings(cell) for cell in recorded.cells}
+    changed = {cell.id: differences(old[cell.id], _settings(cell)) for cell in campaign.cells if cell.id in old}
+    return tuple(
+        f"{cell}: changed since {recorded.id}, and both sides ran with today's: "
+        + ", ".join(f"{each.name} {each.first} -> {each.second}" for each in _told(found))
+        for cell, found in changed.items()
+        if found
+    )
+
+
+def _told(found: Sequence[Difference]) -> Sequence[Difference]:
+    """The digest of what is asked follows from other settings, except where prompts alone were changed."""
+    return [each for each in found if each.name != "request_digest"] or found
+
+
+def _settings(cell: CellRecord) -> dict[str, object]:
+    asked = cell.entry.params.items()
+    return {name: value for name, value in asked if not name.startswith(DEVICE) and name not in _OF_GATES}
+
+
+def judged(comparison: Comparison, missing: tuple[str, ...] = (), changed: tuple[str, ...] = ()) -> GateResult:
+    """What a comparison says of a change.
+
+    `missing` are the cells that nothing was compared with, `changed` what is known of settings (`changed_settings`).
+    """
     metrics = tuple(
         _judged(cell, metric) for cell in comparison.cells for metric in cell.metrics if metric.decision is not None
     )
-    remarks = [f"{cell}: not compared: the other side has no such cell that could run here" for cell in missing]
+    remarks = [
+        *changed,
+        *(f"{cell}: not compared: the other side has no such cell that could run here" for cell in missing),
+    ]
     for cell in comparison.cells:
         remarks += [f"{cell.cell}: {doubt}" for doubt in doubts(cell)]
         if cell.tokens is not None and not cell.tokens.exact:

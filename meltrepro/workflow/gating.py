@@ -13,14 +13,14 @@ from meltrepro.campaign.conduct import conduct
 from meltrepro.campaign.setup import Setup
 from meltrepro.errors import PlanError
 from meltrepro.measure.metrics import directed
-from meltrepro.measure.records import read_campaign
+from meltrepro.measure.records import CampaignRecord, read_campaign
 from meltrepro.plan.planner import require_cells
 from meltrepro.record.campaign import IMPORTED, LOCK
 from meltrepro.replay.claims import programs_of
 from meltrepro.replay.compare import JUDGED, Comparison
 from meltrepro.replay.compare import compare as compare_records
 from meltrepro.replay.control import is_twin, twin_of, with_controls
-from meltrepro.replay.gate import GateResult, judged
+from meltrepro.replay.gate import GateResult, changed_settings, judged
 from meltrepro.replay.locate import locate
 from meltrepro.replay.maps import mapped
 from meltrepro.settings import Settings
@@ -79,7 +79,13 @@ def gate(
         require_cells(session.plan)
         declared = session.loaded.manifest.replay
         session = session.repeated(declared.maximum)
-        setup, pairs = _both(session, prepare(session, tuple(only), tracked=track), against, settings, sink)
+        today = prepare(session, tuple(only), tracked=track)
+        recorded = None if _is_map(against) else read_campaign(locate(against, settings, sink).campaign)
+        if recorded is None:
+            ids = [cell.id for cell in today.plan.cells]
+            setup, pairs = today, mapped([against], ids, ids)
+        else:
+            setup, pairs = _beside(session, today, recorded)
         begins({after: before for before, after in pairs.items()})
         design = Design(margin=declared.margin, maximum=declared.maximum)
 
@@ -99,27 +105,22 @@ def gate(
     found = comparison(folder)
     compared = {name for cell in found.cells for name in cell.cell.split(" -> ")}
     cells = [cell.id for cell in setup.plan.cells]
-    wanted = pairs.values() if _is_map(against) else cells
-    answer = judged(found, tuple(name for name in wanted if name not in compared))
+    wanted = pairs.values() if recorded is None else cells
+    changed = changed_settings(recorded, read_campaign(folder)) if recorded is not None else ()
+    answer = judged(found, tuple(name for name in wanted if name not in compared), changed)
     logged = None
     if track and session.loaded.manifest.tracking.enabled:
         logged = log_campaign(folder, session.loaded.manifest.tracking.uri, settings, sink)
     return Gated(answer, found, folder, logged)
 
 
-def _both(
-    session: Session, setup: Setup, against: str, settings: Settings, sink: Sink
-) -> tuple[Setup, Mapping[str, str]]:
-    """The campaign with both sides, and by cell of the one before that of the one after."""
-    ids = [cell.id for cell in setup.plan.cells]
-    if _is_map(against):
-        return setup, mapped([against], ids, ids)
-    recorded = read_campaign(locate(against, settings, sink).campaign)
+def _beside(session: Session, setup: Setup, recorded: CampaignRecord) -> tuple[Setup, Mapping[str, str]]:
+    """The campaign with the recorded artifacts, and by cell of theirs that of today's."""
     store = session.tools.store
     declared = session.loaded.manifest.replay.model_copy(update={"reference": "control"})
     both = with_controls(setup, recorded, store, declared)
     found = {cell.id for cell in both.plan.cells}
-    pairs = {twin_of(each): each for each in ids if twin_of(each) in found}
+    pairs = {twin_of(cell.id): cell.id for cell in setup.plan.cells if twin_of(cell.id) in found}
     if not pairs:
         raise PlanError(
             f"no cell of {session.loaded.path.name} can run beside {recorded.id}",

@@ -104,6 +104,21 @@ def test_two_names_of_one_manifest(equipped: Project, tmp_path: Path, capsys: py
     assert "no cell has a part 'quick'" in capsys.readouterr().err
 
 
+def test_a_setting_that_was_changed_is_told(
+    measured: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recorded program then runs with it, too: a verdict is about what was built, not about what was asked."""
+    base = project_base(measured)
+    assert gated(measured, tmp_path, "--quiet", "--set=protocol.seed=5") == 0
+    remark = f"changed since {base}, and both sides ran with today's: protocol.seed 1 -> 5 "
+    assert remark in " ".join(capsys.readouterr().out.split())
+    for name in ("summary.md", "junit.xml"):
+        assert "protocol.seed 1 -" in (tmp_path / name).read_text(encoding="utf-8")
+    unchanged = ["gate", str(measured.spec), "--against", base, "--quiet", "--margin", "0.1"]
+    assert main(unchanged) == 0
+    assert "changed since" not in capsys.readouterr().out
+
+
 def test_what_has_no_counterpart_is_told_and_fails_strictly(
     measured: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
