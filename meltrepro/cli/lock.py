@@ -47,5 +47,5 @@ def _document(change: workflow.LockChange) -> LockDocument:
         path=change.path,
         changed=change.after != change.before,
         difference=change.difference if change.before else [],
-        names={name: each.model_dump(mode="json") for name, each in change.names.items()},
+        names={name: each.model_dump(mode="json", exclude_none=True) for name, each in change.names.items()},
     )

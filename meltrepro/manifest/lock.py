@@ -36,9 +36,13 @@ class LockedSource(Strict):
 
 
 class LockedName(Strict):
-    """What a repository of the hub that is named without a commit stands for."""
+    """What a repository of the hub that is named without a commit, or a name in one of git, stands for."""
 
     revision: Commit
+    below: Commit | None = Field(
+        None,
+        description="Of a checkout with changes: the commit that they were made to; `revision` is then what git would make of both.",
+    )
     licence: Label | None = Field(None, description="Of the weights, as the repository's page says.")
 
 

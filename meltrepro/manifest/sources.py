@@ -60,12 +60,37 @@ class HuggingFaceSource(Strict):
     digest: Sha256 | None = Field(None, description="sha256 of the file, or of the checkpoint's listing of files.")
 
 
+OVER_SSH = re.compile(r"[\w.-]+@[\w.-]+:(?!:)")
+"""user@host:path"""
+WORKTREE = "worktree"
+"""In place of a commit: what git would make one of."""
+
+
+def _is_revision(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z_][0-9A-Za-z_./~^+-]{0,199}", text) or ".." in text:
+        raise ValueError(f"expected a commit id, a branch, a tag, HEAD or {WORKTREE}")
+    return text
+
+
 class GitSource(Strict):
     """The tree of a git repository at a commit, as a deterministic tar."""
 
-    git: Annotated[Label, _by_hand(addresses.git_address)] = Field(description="URL of the repository.")
-    commit: Commit = Field(description="Full commit id; branches and tags move and are refused.")
+    git: Annotated[Label, _by_hand(addresses.git_address)] = Field(description="URL of the repository, or a folder.")
+    commit: Annotated[Label, AfterValidator(_is_revision)] = Field(
+        description="Full commit id; or what stands for one, which the lock then holds: a branch, a tag, HEAD~3, or worktree, "
+        "which is a checkout as it lies there, changes and all. In a folder on this machine it is looked up by every command."
+    )
     digest: Sha256 | None = Field(None, description="sha256 of the tar.")
+
+    @property
+    def named(self) -> bool:
+        """Whether the commit is a name, whose meaning may change."""
+        return re.fullmatch(r"[0-9a-f]{40}", self.commit) is None
+
+    @property
+    def here(self) -> bool:
+        """Whether the repository is a folder, as it is written."""
+        return "://" not in self.git and not OVER_SSH.match(self.git)
 
 
 class UrlSource(Strict):

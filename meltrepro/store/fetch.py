@@ -171,11 +171,18 @@ class Fetcher:
         pin = self.known(source)
         return pin.digest if pin is not None else None
 
-    def newest(self, source: HuggingFaceSource) -> LockedName:
-        """What a source on the hub that names no commit stands for now; raises `SourceError` and its kin."""
-        from meltrepro.store import huggingface
+    def newest(self, source: HuggingFaceSource | GitSource, base_dir: Path = _HERE) -> LockedName:
+        """What a source that names no commit, or a commit by a name, stands for now; raises `SourceError` and its kin."""
+        if isinstance(source, HuggingFaceSource):
+            from meltrepro.store import huggingface
 
-        return huggingface.newest(source, self._context(_HERE))
+            return huggingface.newest(source, self._context(base_dir))
+        from meltrepro.store import git
+
+        found, pin = git.newest(source, self._context(base_dir))
+        if pin is not None:
+            learn(pin, self._store)
+        return found
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a source by its name, so that the next `pin` asks anew."""

@@ -275,7 +275,7 @@ def open_session(
     path = lock_file or lock_path(loaded.path)
     lock = load_lock(path)
     if lock is not None:
-        lock = names.without(lock, loaded, upgrade)
+        lock = names.without(lock, loaded, upgrade, moving=not locked and lock_file is None)
         loaded = names.known(loaded, lock.names)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:

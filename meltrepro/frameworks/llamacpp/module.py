@@ -129,10 +129,7 @@ class LlamaCpp:
         return (*variants.LEVELS, APP_LEVEL)
 
     def check_options(self, options: Options, release: str | None, targets: Collection[str]) -> Iterator[OptionProblem]:
-        """Names that nobody knows, what no target of the manifest has any use for, and sources that no recipe reads."""
-        if release is None:
-            message = f"{self.kind} is built of releases that it knows: {', '.join(self.releases())}"
-            yield OptionProblem((), message, "name one by 'release'; for a commit see docs/how-to/framework-commit.md")
+        """Names that nobody knows, and what no target of the manifest has any use for."""
         for i, level in enumerate(options.isas):
             if level not in self.levels():
                 message = f"unknown CPU level of {self.kind} {level!r}"
@@ -218,12 +215,13 @@ class LlamaCpp:
             "isa": variant.level,
             "triple": variant.triple,
             "features": variant.data["features"],
+            "vendored": release.name in RELEASES or version(release.name) is not None,
             "tools": tools if purpose == RUN else ["quantize"],
             "facts": facts,
         }
         place = resources.images() / "llama.cpp"
         folders = {"": place / "recipe", "toolchain": place / ("cuda" if build else "ndk" if ndk else "zig")}
-        if release.name not in RELEASES and version(release.name) is not None:
+        if release.name not in RELEASES:
             folders |= {
                 "versions": place / "versions",
                 f"releases/{release.name}.cmake": place / "versions/release.cmake",
