@@ -26,7 +26,7 @@ from meltrepro.words import shorten
 
 def command(
     spec: SpecArgument,
-    good: Annotated[str, typer.Option(metavar="RELEASE", help="A release that is well.")],
+    good: Annotated[str, typer.Option(metavar="RELEASE", help="A release or commit that is well.")],
     bad: Annotated[str, typer.Option(metavar="RELEASE", help="A later one that is worse.")],
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="In what: speed, memory, energy, any metric with a better side.")
@@ -44,7 +44,7 @@ def command(
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find the first release on which one cell of a manifest is worse, by halving what is between two releases.
+    """Find the first release, or commit of a repository here, on which one cell of a manifest is worse, by halving what is between two.
 
     Each release is built, and measured beside the good one in a campaign of both, until it is decided. One that cannot be built is
     left out. Interrupt it whenever you like; the same command goes on.
@@ -75,11 +75,17 @@ def command(
     for step in found.steps:
         figures = ("", "") if step.ratio is None else (f"{step.ratio:.3f}", f"{step.low or 0:.3f}–{step.high or 0:.3f}")
         side = step.side if step.sure else f"{step.side}, not sure"
-        table.add_row(step.release, side, *figures, step.campaign or shorten(step.reason, 60))
+        table.add_row(_shown(step.release), side, *figures, step.campaign or shorten(step.reason, 60))
     out.print(table)
+    suspects = ", ".join(map(_shown, found.suspects))
     if not found.ended:
-        say(out, f"the time was up: it is one of {', '.join(found.suspects)}; the same command goes on")
+        say(out, f"the time was up: it is one of {suspects}; the same command goes on")
     elif len(found.suspects) == 1:
-        say(out, f"{found.metric} is worse from {found.suspects[0]} on")
+        say(out, f"{found.metric} is worse from {suspects} on")
     else:
-        say(out, f"{found.metric} is worse from one of these on, which could not be tried: {', '.join(found.suspects)}")
+        say(out, f"{found.metric} is worse from one of these on, which could not be tried: {suspects}")
+
+
+def _shown(release: str) -> str:
+    """A commit as git shows it."""
+    return release[:12] if len(release) == 40 else release

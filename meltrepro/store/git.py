@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
-from meltrepro.errors import DownloadError, SourceError, StoreError
+from meltrepro.errors import DownloadError, SourceError, StoreError, UsageError
 from meltrepro.manifest.lock import LockedName
 from meltrepro.manifest.sources import OVER_SSH, WORKTREE, GitSource
 from meltrepro.steps import step
@@ -68,9 +68,7 @@ def fetch_commit(source: GitSource, repository: str, context: Context) -> Pin:
     url = _checked_url(key, repository, context.base)
     if not url.startswith(("file://", "/")):
         context.downloader.require_network(key)
-    git = shutil.which("git")
-    if git is None:
-        raise SourceError(f"{key}: fetching it needs git, which is not installed", hint="apt-get install git")
+    git = _program(key)
     with step(context.sink, "fetch", key), context.store.scratch() as scratch:
         folder = scratch / "repository"
         _git(git, scratch, "init", "--quiet", "--bare", "--template=", str(folder))
@@ -92,6 +90,8 @@ def _archived(git: str, folder: Path, source: GitSource, context: Context) -> Pi
         result = _git(git, folder, "archive", "--format=tar", f"--output={plain}", source.commit)
         if result.returncode != 0:
             raise StoreError(f"{key}: git could not write {plain}: {result.stderr.strip()[-500:]}")
+        if not _git(git, folder, "ls-tree", "--name-only", source.commit).stdout:
+            raise SourceError(f"{key}: the commit holds no file", hint="name another")
         digest = _normalize(plain, context.store, source.digest, key)
     return Pin(source=key, digest=digest, size=context.store.size(digest), filename=f"{source.commit}.tar")
 
@@ -102,10 +102,7 @@ def newest(source: GitSource, context: Context) -> tuple[LockedName, Pin | None]
     Raises `SourceError` where there is no such name, and what fetching raises.
     """
     key = key_of(source)
-    url = _checked_url(key, source.git, context.base)
-    git = shutil.which("git")
-    if git is None:
-        raise SourceError(f"{key}: finding it needs git, which is not installed", hint="apt-get install git")
+    url, git = _checked_url(key, source.git, context.base), _program(key)
     folder = Path(url)
     if source.commit == WORKTREE:
         if not folder.is_dir():
@@ -134,6 +131,30 @@ def newest(source: GitSource, context: Context) -> tuple[LockedName, Pin | None]
         f"{key}: the repository has no branch or tag {source.commit}",
         hint="a server knows branches and tags alone: write them, or the whole id of a commit",
     )
+
+
+def commits_between(source: GitSource, good: str, bad: str, base: Path) -> list[str]:
+    """Commits of a repository on this machine from one that stands before another to that, along its first parents.
+
+    Raises `SourceError` where there is no such name, `UsageError` where the one does not lead to the other.
+    """
+    key = key_of(source)
+    folder, git = Path(_checked_url(key, source.git, base)), _program(key)
+    first, last = (_revision(git, folder, key, name) for name in (good, bad))
+    found = _git(git, folder, "rev-list", "--first-parent", "--reverse", f"{first}..{last}").stdout.split()
+    if not found or _revision(git, folder, key, f"{found[0]}~1") != first:
+        raise UsageError(
+            f"{good} is no commit below {bad} along its first parents",
+            hint=f"look with: git -C {folder} log --oneline --first-parent {bad}",
+        )
+    return [first, *found]
+
+
+def _program(key: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        raise SourceError(f"{key}: git is needed, and is not installed", hint="apt-get install git")
+    return git
 
 
 def _revision(git: str, folder: Path, key: str, name: str) -> str:

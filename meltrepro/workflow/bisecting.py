@@ -1,4 +1,4 @@
-"""Bisection: which release made a metric worse, by few builds, each measured beside the release that is known to be good."""
+"""Bisection: which release or commit made a metric worse, by few builds, each measured beside the one that is known to be good."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from meltrepro.manifest.axes import base
 from meltrepro.manifest.base import Strict
 from meltrepro.manifest.loader import LoadedManifest
 from meltrepro.manifest.pins import manifest_digest
+from meltrepro.manifest.sources import GitSource
 from meltrepro.measure.metrics import directed
 from meltrepro.plan.identity import digest_of
 from meltrepro.plan.planner import selected
@@ -29,6 +30,7 @@ from meltrepro.replay.gate import Gate
 from meltrepro.settings import Settings
 from meltrepro.stats.bisection import Bisection, Side
 from meltrepro.steps import Sink, Step, silent
+from meltrepro.store.git import commits_between
 from meltrepro.untrusted import parse, read_regular
 from meltrepro.workflow.gating import gate
 from meltrepro.workflow.manifests import read_manifest
@@ -41,7 +43,7 @@ _MOST_BYTES = 1 << 20
 class BisectStep(Strict):
     """One release that was tried."""
 
-    release: str
+    release: str = Field(description="Or a commit.")
     side: Side
     ratio: float | None = Field(None, description="Over the good release; absent where it could not be tried.")
     low: float | None = None
@@ -91,7 +93,8 @@ def bisect_releases(
     sink: Sink = silent,
     settings: Settings | None = None,
 ) -> Bisected:
-    """Find the first release from `good` to `bad` on which a metric is worse.
+    """Find the first release from `good` to `bad` on which a metric is worse; the first commit, where the framework's source is a
+    repository on this machine, along the first parents of `bad`.
 
     `manifest` has one cell (of `only`). The bad end is tried first: it must be worse by the manifest's margin. Another release
     then counts as bad where its ratio to the good one lies beyond the geometric mean of 1 and that of the bad end. What cannot
@@ -106,6 +109,7 @@ def bisect_releases(
     name = base(cell.framework)
     options = cell.framework.removeprefix(name)
     releases = _releases(loaded, name, good, bad)
+    good, bad = releases[0], releases[-1]
     path = settings.home / "bisects" / f"{_identity(loaded, cell, releases, metric)}.json"
     state = BisectState() if new else _load(path)
     lower_is_better = directed(metric, "--metric").better == "lower"
@@ -180,8 +184,10 @@ def _sides(loaded: LoadedManifest, name: str, good: str, release: str) -> Iterat
     plain = node.plain() if node is not None else None
     entry = {key: value for key, value in plain.items() if key != "release"} if isinstance(plain, dict) else {}
     entry["kind"] = loaded.manifest.frameworks[name].kind
+    source = entry.get("source")
     for side, each in ((GOOD, good), (TRIED, release)):
-        yield f'frameworks."{side}"={json.dumps({**entry, "release": each})}'
+        version = {"source": {**source, "commit": each}} if isinstance(source, dict) else {"release": each}
+        yield f'frameworks."{side}"={json.dumps({**entry, **version})}'
 
 
 def _one_cell(loaded: LoadedManifest, only: Sequence[str]) -> CellId:
@@ -190,14 +196,21 @@ def _one_cell(loaded: LoadedManifest, only: Sequence[str]) -> CellId:
         hint = f"choose one: --only '{cells[0]}'" if cells else None
         raise UsageError(f"one cell is bisected, and there are {len(cells)}", hint=hint)
     name = base(cells[0].framework)
-    if loaded.manifest.frameworks[name].source is not None:
-        raise UsageError(f"frameworks.{name} has a source of its own", hint="releases are bisected: name a release")
+    source = loaded.manifest.frameworks[name].source
+    if source is not None and not (isinstance(source, GitSource) and source.here):
+        raise UsageError(
+            f"frameworks.{name} has a source that is no repository on this machine",
+            hint="name a release, or clone the repository and name the folder: source: {git: FOLDER, commit: HEAD}",
+        )
     return cells[0]
 
 
 def _releases(loaded: LoadedManifest, name: str, good: str, bad: str) -> Sequence[str]:
-    """Every release from one to the other; raises `UsageError` where they are no range."""
-    kind = loaded.manifest.frameworks[name].kind
+    """Every release or commit from one to the other; raises `UsageError` where they are no range."""
+    entry = loaded.manifest.frameworks[name]
+    kind = entry.kind
+    if isinstance(entry.source, GitSource):
+        return commits_between(entry.source, good, bad, loaded.path.parent)
     axis = json.dumps({"kind": kind, "releases": [f"{good} .. {bad}"]})
     releases: list[str] = []
     with suppress(ManifestError):  # of a range that is none

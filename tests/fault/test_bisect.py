@@ -14,6 +14,7 @@ from meltrepro.build.model import Recipe
 from meltrepro.cli.app import main
 from meltrepro.steps import Sink
 from tests.fault.project import MIRRORS, Project, Refuse, SmallEngine, small
+from tests.fault.test_git_names import git
 
 VERSIONS = [f"0.3.{number}" for number in range(20, 29)]
 FIRST, BROKEN = "0.3.25", "0.3.24"
@@ -39,7 +40,9 @@ def project(equipped: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
             raise errors.BuildError("building failed with status 1", hint="the log says why")
         made = build(engine, recipe, out, log, sink, fresh=fresh)
         runner = out / "bin" / "melt-runner"
-        slow = version in VERSIONS and VERSIONS.index(version) >= VERSIONS.index(FIRST)
+        commits = equipped.folder / "slow"
+        slow = version in commits.read_text().split() if commits.exists() else False
+        slow |= version in VERSIONS and VERSIONS.index(version) >= VERSIONS.index(FIRST)
         text = runner.read_text().replace("slowdown = 0, 0, 0.0, 1.0", f"slowdown = 0, 0, 0.0, {1.5 if slow else 1.0}")
         runner.write_text(f"{text}# {version}\n")
         return made
@@ -85,6 +88,48 @@ def test_the_time_is_up(project: Project, capsys: pytest.CaptureFixture[str]) ->
     assert len(tries(project)) == 2, "the ends alone"
     assert main(["bisect", str(project.spec), *SEARCH]) == 0
     assert f"worse from {FIRST} on" in capsys.readouterr().out
+
+
+def mine(project: Project) -> Path:
+    """A manifest whose framework is a checkout."""
+    source = {"kind": "llama.cpp", "source": {"git": "framework", "commit": "worktree"}}
+    spec = small("bisected", {"chat": "pace-on-paper 10"}, frameworks={"mine": source})
+    project.spec.write_text(yaml.safe_dump(spec))
+    return project.spec
+
+
+def test_the_first_slow_commit_is_found(project: Project, capsys: pytest.CaptureFixture[str], refuse: Refuse) -> None:
+    """Along the first parents of the bad one: what a merge brought along is one step."""
+    folder = project.spec.parent / "framework"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "-b", "main")
+    refused = refuse(errors.SourceError, "bisect", mine(project), "--good", "main~7", "--bad", "main")
+    assert "no commit is called main~7" in refused.message
+    (folder / "engine.c").write_text("int speed = 1;\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", "first")
+    for number in range(1, 8):
+        if number == 3:
+            git(folder, "checkout", "--quiet", "-b", "aside")
+            git(folder, "commit", "--quiet", "--allow-empty", "-m", "a part of a merge")
+            git(folder, "checkout", "--quiet", "main")
+            git(folder, "merge", "--quiet", "--no-ff", "-m", "merge", "aside")
+        else:
+            git(folder, "commit", "--quiet", "--allow-empty", "-m", f"{number}")
+    commits = git(folder, "rev-list", "--first-parent", "--reverse", "main").split()
+    assert len(commits) == 8
+    (project.folder / "slow").write_text(" ".join(f"custom-{each[:12]}" for each in commits[5:]))
+    mine(project)
+    options = ("--quiet", "--maximum", "5", "--set=replay.margin=0.1")
+    command = ["bisect", str(project.spec), "--good", "main~7", "--bad", "main", *options]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["releases"] == commits and found["suspects"] == [commits[5]]
+    assert main(command) == 0
+    assert f"worse from {commits[5][:12]} on" in capsys.readouterr().out
+    aside = git(folder, "rev-parse", "aside")
+    refused = refuse(errors.UsageError, "bisect", project.spec, "--good", aside, "--bad", "main", *options)
+    assert "is no commit below main along its first parents" in refused.message
 
 
 def test_what_cannot_be_searched(project: Project, refuse: Refuse) -> None:

@@ -18,6 +18,7 @@ from meltrepro.errors import (
 from meltrepro.manifest.sources import GitSource
 from tests.fault.fileserver import file_server
 from tests.fault.sources.bench import COMMIT, Bench
+from tests.fault.test_git_names import git
 
 
 def test_a_commit_is_a_deterministic_tar(bench: Bench, repository: tuple[Path, str], tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_tree_that_is_not_the_pinned_one(bench: Bench, repository: tuple[Path,
 
 def test_a_machine_without_git(bench: Bench, repository: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SourceError, match="needs git, which is not installed") as caught:
+    with pytest.raises(SourceError, match="git is needed, and is not installed") as caught:
         bench.fetcher().pin(GitSource(git=repository[0].as_uri(), commit=repository[1]), Path())
     assert caught.value.hint is not None
 
@@ -135,3 +136,11 @@ def test_secrets_in_a_repository_address_stay_secret(bench: Bench) -> None:
     with pytest.raises(SourceError) as caught:
         bench.fetcher().pin(source, Path())
     assert "hunter2" not in f"{caught.value} {caught.value.hint} {bench.steps}"
+
+
+def test_a_commit_without_a_file(bench: Bench, repository: tuple[Path, str]) -> None:
+    folder, _ = repository
+    git(folder, "rm", "-r", "--quiet", ".")
+    git(folder, "commit", "--quiet", "--message=nothing")
+    with pytest.raises(SourceError, match="the commit holds no file"):
+        bench.fetcher().pin(GitSource(git=str(folder), commit=git(folder, "rev-parse", "HEAD")), Path())
