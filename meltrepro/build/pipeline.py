@@ -7,9 +7,6 @@ reproducible can never pass unnoticed.
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +16,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from meltrepro import untrusted
 from meltrepro.build import interpreter
 from meltrepro.build.keys import Keys, bundle_key, known, recipe_digest
-from meltrepro.build.log import check_killed, check_space, first_error, within_memory, writing_below
-from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, Execution, Maker, Output, Recipe
+from meltrepro.build.log import check_space, first_error, within_memory, writing_below
+from meltrepro.build.model import PLAIN_ALONE, Artifact, ArtifactKind, Engine, Maker, Recipe
 from meltrepro.build.statements import Making, attest, statements
+from meltrepro.build.tool_run import StepInput, odd_below, run_tool, stored
 from meltrepro.build.tools import Tools
 from meltrepro.errors import BuildError, ModelError, VerifyError
 from meltrepro.frameworks.base import Framework, Release, framework
@@ -168,7 +165,7 @@ class Builder:
             with writing_below(scratch):
                 out.mkdir()
             executed = maker.build(recipe, out, log, self.tools.sink, fresh=self.rebuild)
-            if (odd := _odd_below(out)) is not None:  # the engine docker has said so already, in these words
+            if (odd := odd_below(out)) is not None:  # the engine docker has said so already, in these words
                 place = f"out/{odd.relative_to(out)}"
                 raise BuildError(
                     f"what {recipe.name} left: unsafe to unpack: {place!r} is neither a plain file nor a folder",
@@ -235,7 +232,7 @@ class Builder:
         engine, store = framework(node.kind), self.tools.store
         kept = {number: digest for number in range(1, len(node.steps)) if (digest := self._kept(node, number, keys))}
         first = max(kept, default=0)
-        kept_source = _stored(store, kept[first], node.steps[first - 1].output) if first else None
+        kept_source = stored(store, kept[first], node.steps[first - 1].output) if first else None
         current = kept_source or self._source(node, engine)
         for number, step in enumerate(node.steps[first:], first + 1):
             bundle, here = bundles[number - 1], scratch / str(number)
@@ -260,12 +257,12 @@ class Builder:
                     continue
             engine.check_model(made)
             if not (step.shared or last):
-                current = _Input({"/source": made})
+                current = StepInput({"/source": made})
                 continue
             digest = self._put(made, here)
             if not (last or self.rebuild):
                 store.put_ref("artifacts", keys[number], {"name": f"{node.id}/{step.name}", "digest": digest})
-            current = _stored(store, digest, step.output)
+            current = stored(store, digest, step.output)
         if current.digest is not None:
             return current.digest
         whole = current.mounts.get("/source")  # else it is several files that are loaded as they are
@@ -275,24 +272,24 @@ class Builder:
         """What is here of the first steps of a model, where others begin with them too; made anew by a rebuild."""
         return self._known(keys[number]) if node.steps[number - 1].shared else None
 
-    def _source(self, node: ModelNode, engine: Framework) -> _Input:
+    def _source(self, node: ModelNode, engine: Framework) -> StepInput:
         """What the first step begins with, fetched and looked at."""
         fetcher, base = self.tools.fetcher, self.tools.pins.base_dir
         path = fetcher.get(node.source, base)
         if node.is_adapter:
             engine.check_adapter(path, None)
-            return _Input({"/source": path}, self._digest(node.source))
+            return StepInput({"/source": path}, self._digest(node.source))
         if not has_parts(node.source):
             engine.check_model(path)
             seen = engine.look(self._options[node.framework_name], path, self._releases[node.framework_name])
             if (refusal := seen.refusal or seen.unmade.get(node.quantization)) is not None:
                 hint = "name another model, or run it again: the file is here now, and the plan leaves its cells out"
                 raise ModelError(refusal, hint=hint)
-            return _Input({"/source": path}, self._digest(node.source))
+            return StepInput({"/source": path}, self._digest(node.source))
         pinned = node.source.model_copy(update={"digest": self._digest(node.source)})
         files = {name: fetcher.get(part, base) for name, part in fetcher.parts(pinned).items()}
         engine.check_checkpoint(files)
-        return _Input({f"/source/{name}": path for name, path in files.items()})
+        return StepInput({f"/source/{name}": path for name, path in files.items()})
 
     def _logits(self, node: LogitsNode) -> None:
         """Have the unquantized model write down what it expects of a text, for others to be compared with."""
@@ -432,96 +429,6 @@ class Builder:
         """Where the log of a build belongs; that of a rebuild is no log of what the store has."""
         kind = "rebuild.log" if self.rebuild else "log"
         return self.tools.store.place / "logs" / f"{name.replace('/', ',')}-{key[:16]}.{kind}"
-
-
-@dataclass(frozen=True)
-class _Input:
-    """What a step begins with."""
-
-    mounts: Mapping[str, Path]
-    """As the step sees it: `/source`, or below it the files of a model that has several."""
-    digest: str | None = None
-    """Of what the store has; `None` of several files."""
-
-    def on_disk(self, scratch: Path) -> Path:
-        """One path of it, for a step that this process takes."""
-        if "/source" in self.mounts:
-            return self.mounts["/source"]
-        for inside, path in self.mounts.items():
-            link = scratch / "source" / inside.removeprefix("/source/")
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path)
-        return scratch / "source"
-
-    def copied(self, folder: Path) -> Path:
-        """All of it as one folder."""
-        with writing_below(folder.parent):
-            for inside, path in self.mounts.items():
-                copy = folder / inside.removeprefix("/source/")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
-        return folder
-
-
-def _stored(store: Store, digest: str, output: Output) -> _Input:
-    path = store.verify(digest)
-    return _Input({"/source": path if output == "file" else store.unpack(digest) / "model"}, digest)
-
-
-def run_tool(
-    engine: Engine,
-    bundle: Artifact,
-    command: Sequence[str],
-    readonly: Mapping[str, Path],
-    scratch: Path,
-    log: Path,
-    what: str,
-    output: Output = "file",
-    name: str = "model",
-) -> Path:
-    """Run a command of a bundle without network; returns what it left at `/out/<name>`, in a folder of `scratch`.
-
-    `readonly` are the files that it sees, by absolute path; `what` is for messages. Raises `BuildError` with what it said
-    last, `StoreError` (no space), `EngineError` (killed, or the engine went away).
-    """
-    out = scratch / "out"
-    with writing_below(scratch):
-        out.mkdir()
-    end = engine.execute(
-        Execution(argv=command, bundle=bundle, readonly=readonly, writable={"/out": out}, stdout=log, stderr=log)
-    )
-    result = out / name
-    if end.status != 0 or not os.path.lexists(result):
-        said = log.read_text(errors="replace").splitlines()
-        tail = "\n".join([line for line in said if line.strip()][-8:])
-        check_space(scratch, tail)
-        check_killed(end.status, what, log)
-        raise BuildError(f"{what} ended with status {end.status}:\n{tail}", hint=f"log: {log}")
-    _require_plain(result, output, what)
-    return result
-
-
-def _require_plain(result: Path, output: Output, what: str) -> None:
-    """Raise `BuildError` for links, which could lead anywhere, and the like; a program may have come with a bundle."""
-    left = untrusted.odd(result)
-    if output == "folder" and stat.S_ISDIR(os.lstat(result).st_mode):
-        odd = _odd_below(result)
-        left = untrusted.odd(odd) if odd is not None else None
-    elif output == "folder":
-        left = left or "a file"
-    if left is not None:
-        raise BuildError(f"{what} left {left} in place of a {output}", hint="do not trust where the program came from")
-
-
-def _odd_below(folder: Path) -> Path | None:
-    """The first by name of what is neither a plain file nor a folder."""
-    inside = (Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files))
-    return min((path for path in inside if not _is_plain(path)), default=None)
-
-
-def _is_plain(path: Path) -> bool:
-    mode = os.lstat(path).st_mode
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from meltrepro import settings
 from meltrepro.build.model import Artifact, Recipe
-from meltrepro.build.pipeline import Builder, run_tool
+from meltrepro.build.pipeline import Builder
+from meltrepro.build.tool_run import run_tool
 from meltrepro.build.toolchain import USUAL, Conditions
 from meltrepro.build.tools import EngineName, Tools
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert

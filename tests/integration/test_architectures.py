@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meltrepro.build.pipeline import run_tool
+from meltrepro.build.tool_run import run_tool
 from meltrepro.frameworks.llamacpp import convert as llamacpp_convert
 from meltrepro.record.trace import Turn
 from tests.integration.bundles import Bundle

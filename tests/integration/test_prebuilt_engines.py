@@ -12,7 +12,7 @@ import pytest
 
 from meltrepro import settings
 from meltrepro.build.model import Artifact
-from meltrepro.build.pipeline import run_tool
+from meltrepro.build.tool_run import run_tool
 from meltrepro.errors import StoreError
 from meltrepro.frameworks.mlc import compiler
 from meltrepro.measure.operators import breakdown

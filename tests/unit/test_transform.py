@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meltrepro.build.model import Artifact, Execution, Exit, Output, Recipe
-from meltrepro.build.pipeline import run_tool
+from meltrepro.build.tool_run import run_tool
 from meltrepro.errors import BuildError
 from meltrepro.steps import Sink
 
