@@ -210,6 +210,13 @@ class NothingThere(TargetError):
     transient = True
 
 
+class LabError(MeltreproError):
+    """The head of a lab of many hosts does not answer, or refuses; the message says why."""
+
+    exit_code = 38
+    transient = True
+
+
 class TrialFailed(MeltreproError):
     """One or more trials of a campaign ended without a valid result."""
 

@@ -14,9 +14,9 @@ from threading import Thread
 
 from meltrepro.campaign import gates
 from meltrepro.campaign.campaign import Campaign, finish, start_or_resume
-from meltrepro.campaign.devices import make_ready
+from meltrepro.campaign.devices import Hold, make_ready
 from meltrepro.campaign.lanes import lanes_of, run_lanes
-from meltrepro.campaign.runner import CampaignProgress, Halted, Rules, Tally, is_settled, run_trials
+from meltrepro.campaign.runner import CampaignProgress, Halted, Perform, Rules, Tally, is_settled, run_trials
 from meltrepro.campaign.setup import Setup, cell_runs, document_of, files_of
 from meltrepro.campaign.trial import CellRun
 from meltrepro.errors import EngineError, TargetError
@@ -31,6 +31,7 @@ from meltrepro.record.layout import Trial, TrialKind
 from meltrepro.record.reader import read_outcome
 from meltrepro.settings import Settings
 from meltrepro.steps import Phase, Sink, Step, fan_out, one_at_a_time
+from meltrepro.targets import device_lock
 from meltrepro.targets.base import Adjustable, DeviceState, Target
 from meltrepro.targets.presence import driving
 
@@ -47,6 +48,20 @@ class CampaignResult:
     """How long its trials took, and what they waited for."""
 
 
+@dataclass(frozen=True)
+class Means:
+    """How the trials of a campaign are carried out: on devices of this machine, unless others do it."""
+
+    perform: Perform | None = None
+    hold: Hold = device_lock.hold
+    lanes: Callable[[Sequence[Trial], Mapping[str, CellRun]], list[list[Trial]]] = lanes_of
+    missing: Callable[[], Mapping[str, str]] = dict
+    """Targets that were lost on the way, by name, and why."""
+
+
+HERE = Means()
+
+
 def conduct(
     setup: Setup,
     settings: Settings,
@@ -56,6 +71,7 @@ def conduct(
     fail_fast: bool = False,
     enough: Callable[[Path], bool] | None = None,
     wait_s: float = 0.0,
+    means: Means = HERE,
 ) -> CampaignResult:
     """Start or resume the campaign and run what is left of it, with the devices locked.
 
@@ -65,7 +81,7 @@ def conduct(
     """
     manifest, known = setup.plan.manifest, setup.missing
     with ExitStack() as stack:
-        ready = make_ready(setup, stack, console, wait_s)
+        ready = make_ready(setup, stack, console, wait_s, means.hold)
         setup, runs = ready.setup, cell_runs(ready.setup, ready.sensors)
         document, files = document_of(setup, runs, time.time_ns()), files_of(setup)
         campaign = start_or_resume(settings.records, document, files, new=new, ended=enough is None)
@@ -93,7 +109,7 @@ def conduct(
                 tally, progress = Tally(0, (), 0), CampaignProgress(len(trials))
                 for part in _rounds(trials) if enough else [trials]:
                     parallel = manifest.protocol.parallel
-                    tally += _run(campaign.folder, part, runs, sink, journal, rules, progress, parallel)
+                    tally += _run(campaign.folder, part, runs, sink, journal, rules, progress, parallel, means)
                     if tally.left or (enough is not None and enough(campaign.folder)):
                         break
         except BaseException as error:
@@ -108,7 +124,7 @@ def conduct(
         detail = {"ok": tally.ok, "failed": len(tally.failed), "earlier": tally.earlier, "left": tally.left}
         sink(Step("campaign", "end", campaign.document.id, detail=detail))
         journal.check()
-        missing = {name: absence.reason for name, absence in setup.missing.items()}
+        missing = {**{name: absence.reason for name, absence in setup.missing.items()}, **means.missing()}
         return CampaignResult(campaign, tally, missing, measured_s)
 
 
@@ -121,9 +137,10 @@ def _run(
     rules: Rules,
     progress: CampaignProgress,
     parallel: bool,
+    means: Means,
 ) -> Tally:
     """Run trials, those of different devices at the same time; all devices have what they need before the first begins."""
-    lanes = lanes_of(trials, runs) if parallel else [list(trials)]
+    lanes = means.lanes(trials, runs) if parallel else [list(trials)]
 
     stopping: dict[int, Thread] = {}
 
@@ -138,7 +155,10 @@ def _run(
 
     if len(lanes) > 1:
         run_lanes(lanes, lambda lane: _deploy(_unfinished(folder, lane), runs, sink, progress), halt)
-    tallies = run_lanes(lanes, lambda lane: run_trials(folder, lane, runs, sink, journal, rules, progress), halt)
+    perform = means.perform
+    tallies = run_lanes(
+        lanes, lambda lane: run_trials(folder, lane, runs, sink, journal, rules, progress, perform), halt
+    )
     tally = sum(tallies, Tally(0, (), 0))
     order = {trial: number for number, trial in enumerate(trials)}
     return replace(tally, failed=tuple(sorted(tally.failed, key=lambda entry: order[entry[0]])))

@@ -6,8 +6,8 @@ What cannot be made ready is left out with its reason, and nobody else waits for
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from meltrepro.campaign.setup import Setup, sensor_plan_of
@@ -36,7 +36,11 @@ class Ready:
     """Settings that were put back."""
 
 
-def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -> Ready:
+Hold = Callable[..., AbstractContextManager[object]]
+"""Keeps others from a device; called as `device_lock.hold`."""
+
+
+def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0, hold: Hold = device_lock.hold) -> Ready:
     """Lock the devices of a setup for as long as `held` lasts, and put them in order.
 
     Those that others measure on are waited for, all together at most `wait_s`, one after the other by their ids, so that
@@ -57,7 +61,9 @@ def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -
                 target = setup.targets[name]
                 try:
                     if name == targets[0]:
-                        _lock(device, name, setup.plan.manifest.name, own, sink, max(0.0, until - time.monotonic()))
+                        _lock(
+                            device, name, setup.plan.manifest.name, own, sink, max(0.0, until - time.monotonic()), hold
+                        )
                     with driving(f"target {name}"):
                         strays += target.stop_strays()
                         restored += len(target.restore()) if isinstance(target, Adjustable) else 0
@@ -80,7 +86,7 @@ def make_ready(setup: Setup, held: ExitStack, sink: Sink, wait_s: float = 0.0) -
     return Ready(setup, left, sensors, strays, restored)
 
 
-def _lock(device: str, name: str, campaign: str, own: ExitStack, sink: Sink, wait_s: float) -> None:
+def _lock(device: str, name: str, campaign: str, own: ExitStack, sink: Sink, wait_s: float, hold: Hold) -> None:
     """Lock a device; that it is waited for is a step."""
     told = []
 
@@ -88,7 +94,7 @@ def _lock(device: str, name: str, campaign: str, own: ExitStack, sink: Sink, wai
         told.append(who)
         sink(Step("wait", "begin", name, detail={"for": who}))
 
-    own.enter_context(device_lock.hold(device, campaign, wait_s=wait_s, waits=waits))
+    own.enter_context(hold(device, campaign, wait_s=wait_s, waits=waits))
     if told:
         sink(Step("wait", "end", name))
 

@@ -8,7 +8,7 @@ run one twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meltrepro.accuracy.answers import marks, read_checks
 from meltrepro.atomic import writing
-from meltrepro.campaign.trial import CellRun, Watcher, run_trial
+from meltrepro.campaign.trial import Attempt, CellRun, Watcher, run_trial
 from meltrepro.campaign.watching import watched
 from meltrepro.errors import RecordError
 from meltrepro.interrupts import held
@@ -34,6 +34,9 @@ from meltrepro.steps import Phase, Sink, Step
 
 _SHOWN = ("prefill_tps", "generation_tps", "temperature_max_c", "generation_power_w")
 """Metrics that are shown while a campaign runs."""
+
+Perform = Callable[[CellRun, Trial, int, Path, Watcher], Attempt]
+"""Carries out an attempt at a trial, whose number it is told, and leaves its record in a folder."""
 
 
 class Halted(BaseException):
@@ -160,8 +163,11 @@ def run_trials(
     journal: Journal,
     rules: Rules,
     progress: CampaignProgress,
+    perform: Perform | None = None,
 ) -> Tally:
     """Run every trial that has no outcome yet, until `progress.stop` is set; `runs` are by cell id.
+
+    They are carried out on this machine (`run_trial`), unless something else is to `perform` them. Where that gives a trial up by `Halted`, the rest is left.
 
     Raises `StoreError` where records cannot be written, `RecordError` where an earlier one is damaged.
     """
@@ -179,7 +185,7 @@ def run_trials(
         if outcome is None or _may_retry(outcome, rules.retries):
             place = _Place(sink, trial, progress)
             now = True
-            outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, rules.retries)
+            outcome = _until_settled(runs[trial.cell_id], folder, outcome, place, rules.retries, perform or run_trial)
             journal.check()
             if outcome is None:
                 return Tally(ok, tuple(failed), earlier, left=len(trials) - number)
@@ -249,7 +255,9 @@ def _warmup_speed(folder: Path) -> float | None:
         return None
 
 
-def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int) -> Outcome | None:
+def _until_settled(
+    run: CellRun, folder: Path, outcome: Outcome | None, place: _Place, retries: int, perform: Perform
+) -> Outcome | None:
     """Attempt a trial until it succeeds or may not run again; failed attempts are kept beside it.
 
     `None` where the campaign is to end: an attempt that was cut short by that never happened.
@@ -261,7 +269,7 @@ def _until_settled(run: CellRun, folder: Path, outcome: Outcome | None, place: _
         attempt = layout.attempts(folder) + 1
         place.tell("begin", attempt)
         try:
-            ended = run_trial(run, place.trial, attempt, folder, place.watcher())
+            ended = perform(run, place.trial, attempt, folder, place.watcher())
         except Halted:
             place.tell("fail", attempt, error="given up", discarded=True)
             return None

@@ -445,6 +445,46 @@ class LabDocument(Document):
     """Devices of which a process has ended; `lab up` starts them anew."""
 
 
+class LabDeviceDocument(BaseModel):
+    """A device of a lab of many hosts."""
+
+    id: str
+    node: str
+    """The host that it is plugged into."""
+    kind: str
+    model: str
+    there: bool
+    """Whether its node is there."""
+    running: str | None
+    """Campaign and trial that it is at."""
+    queue: int
+    """Campaigns that wait for it."""
+    quarantined: str | None
+    """Why it is left alone."""
+    reserved_for: str | None
+    reserved_until_wall_s: float | None
+
+
+class LabCampaignDocument(BaseModel):
+    """A campaign on a lab of many hosts."""
+
+    id: str
+    who: str
+    priority: int
+    done: int
+    total: int
+    """Trials."""
+    eta_s: float | None
+    """How long it will still take; null where nobody can tell yet."""
+
+
+class LabHostsDocument(Document):
+    """A lab of many hosts."""
+
+    devices: list[LabDeviceDocument]
+    campaigns: list[LabCampaignDocument]
+
+
 class LabDownDocument(Document):
     """What `meltrepro lab down` did."""
 

@@ -22,6 +22,7 @@ from meltrepro.cli.documents import (
     GcDocument,
     LabDocument,
     LabDownDocument,
+    LabHostsDocument,
     LockDocument,
     ModelDocument,
     PlanDocument,
@@ -96,6 +97,7 @@ def types() -> Mapping[str, Any]:
         "lab-up": LabDocument,
         "lab-status": LabDocument,
         "lab-down": LabDownDocument,
+        "lab-hosts": LabHostsDocument,
         "gc": GcDocument,
         "doctor": list[CheckDocument],
     }

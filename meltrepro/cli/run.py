@@ -46,6 +46,19 @@ def command(
     wait: WaitOption = False,
     wait_at_most: WaitAtMostOption = None,
     locked: LockedOption = False,
+    lab: Annotated[
+        str | None,
+        typer.Option(
+            "--lab",
+            metavar="HEAD",
+            help="Run it on the devices of a lab of many hosts: tls://HOST.",
+            show_default=False,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", metavar="FILE", help="The file with the lab's token.", show_default=False)
+    ] = None,
+    priority: Annotated[int, typer.Option("--priority", help="On a lab: campaigns with a higher one come first.")] = 0,
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -66,9 +79,10 @@ def command(
         return
     from meltrepro.cli.summary import tell_next
 
-    wait_s = patience(wait, wait_at_most)
+    wait_s = patience(wait, wait_at_most or ("10m" if lab and not wait else None))
     with console(quiet=quiet or json) as sink:
-        run = partial(workflow.run, spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
+        here = workflow.run if lab is None else partial(workflow.run_on_lab, head=lab, token=token, priority=priority)
+        run = partial(here, spec, overrides=set_, only=only, engine=engine, locked=locked, sink=sink)
         run = partial(run, new=new, fail_fast=fail_fast, track=track, wait_s=wait_s)
         ran = run_shown(run, quiet=quiet, json=json)
     if left := ran.tally.left:

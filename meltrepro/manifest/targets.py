@@ -46,6 +46,16 @@ class TargetOptions(Strict):
         description="The most that the device can draw, where that is not what its kind usually does; what shows more, or less "
         "than a thousandth of it, is in another unit.",
     )
+    any: int | None = added(
+        None,
+        ge=1,
+        le=1000,
+        description="So many devices of a lab of many hosts, each measured in full as a target of its own: `phones` becomes `phones1`, `phones2`, ... (docs/lab.md).",
+    )
+    where: dict[Label, Label] = added(
+        {},
+        description="Which devices of a lab may be taken: what each says of itself (id, node, model, arch, system, or a fact of it), with * for any text.",
+    )
     assume: Assumed | None = Field(
         None,
         exclude_if=lambda value: value is None,

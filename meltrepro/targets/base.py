@@ -440,6 +440,19 @@ class Addressed(Protocol):
 
 
 @runtime_checkable
+class Markable(Protocol):
+    """A target that several hosts can reach, which keeps the mark of the one that has taken it."""
+
+    def mark(self, text: str) -> None:
+        """Take it from whoever had it; raises `TargetLost`, `TargetError`."""
+        ...
+
+    def marked(self) -> str:
+        """The mark of who took it last; raises `TargetLost`."""
+        ...
+
+
+@runtime_checkable
 class Cleanable(Protocol):
     """A target that keeps what was deployed to it."""
 

@@ -108,6 +108,10 @@ def look(
 
 def _look(name: str, entry: TargetOptions, settings: Settings, engines: Engines | None) -> Seen:
     try:
+        if entry.any or entry.where:
+            raise TargetError(
+                f"target {name} is a pool of a lab", hint="run it there: meltrepro run SPEC --lab tls://HEAD"
+            )
         with driving(f"target {name}"):
             target = open_target(entry, settings, engines)
             facts = target.identify()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for the types of what the table names
     from meltrepro.workflow.galleries import *
     from meltrepro.workflow.gating import *
     from meltrepro.workflow.histories import *
+    from meltrepro.workflow.labs import *
     from meltrepro.workflow.machine import *
     from meltrepro.workflow.manifests import *
     from meltrepro.workflow.publishing import *
@@ -38,6 +39,7 @@ _MODULES = {
     "gating": ("Gated", "gate"),
     "galleries": ("Gallery", "gallery"),
     "histories": ("Traced", "history"),
+    "labs": ("lab_state", "release_device", "reserve_device", "run_on_lab"),
     "machine": ("Check", "check_machine", "collect_garbage", "repair_machine", "stop_engine"),
     "manifests": ("Validated", "validate", "write_quickstart"),
     "publishing": ("Draft", "PublishedEntry", "draft_entry", "write_entry"),

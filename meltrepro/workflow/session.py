@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,10 @@ from meltrepro.workflow.models import look as look_at_models
 from meltrepro.workflow.sizes import Survey, survey
 
 _MOST_OF_DATA = 512 << 20
+
+
+Bind = Callable[[LoadedManifest], tuple[LoadedManifest, Mapping[str, Seen]]]
+"""Puts devices of a lab in the place of a manifest's targets; returns them by target name."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,7 @@ def open_session(
     measured: bool = False,
     pinned: bool = True,
     upgrade: Sequence[str] = (),
+    bind: Bind | None = None,
 ) -> Iterator[Session]:
     """Load, probe, plan and open the store, for as long as the block runs.
 
@@ -264,7 +269,7 @@ def open_session(
     of which the manifest names no commit are taken anew where it has their model or repository.
 
     Only devices that `only` leaves are touched. One that is not there is planned for by what is remembered or assumed of it,
-    unless it is to be `measured`: then its cells are skipped.
+    unless it is to be `measured`: then its cells are skipped. With `bind` they are those of a lab.
 
     The lock stands beside the manifest, unless `lock_file` names that of a recorded campaign. Whoever made that: what is
     learnt and built then stays in its scope of the store.
@@ -277,6 +282,9 @@ def open_session(
     if lock is not None:
         lock = names.without(lock, loaded, upgrade, moving=not locked and lock_file is None)
         loaded = names.known(loaded, lock.names)
+    bound: Mapping[str, Seen] | None = None
+    if bind is not None:
+        loaded, bound = bind(loaded)
     digest = manifest_digest(loaded.manifest)
     if locked and lock is not None and lock.manifest != digest:
         mend = f"write it anew with: meltrepro lock {shlex.quote(str(loaded.path))}"
@@ -311,7 +319,12 @@ def open_session(
         models = look_at_models(loaded, resolve(loaded), at_hand(tools.pins)) if lock_file is None else Looks()
         for warning in models.warnings:
             sink(Step("warning", "note", warning))
-        seen = look(loaded.manifest, targets_of(loaded.manifest, cells), settings, tools)
+        wanted = targets_of(loaded.manifest, cells)
+        seen = (
+            look(loaded.manifest, wanted, settings, tools)
+            if bound is None
+            else {name: each for name, each in bound.items() if name in wanted}
+        )
         devices, unusable = _to_plan_with(seen, measured=measured)
         for device in seen.values():
             _tell(device, sink, measured=measured)

@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"measure"}),
     frozenset({"track"}),
     frozenset({"campaign"}),
-    frozenset({"report", "replay", "studies", "history"}),
+    frozenset({"report", "replay", "studies", "history", "hosts"}),
     frozenset({"publish"}),
     frozenset({"workflow"}),
     frozenset({"cli", "lab", "testing"}),
@@ -47,6 +47,8 @@ OWNERS = {
     "paramiko": {"targets"},
     "pymobiledevice3": {"targets"},
     "ruptures": {"history"},
+    "dask": {"hosts"},
+    "distributed": {"hosts"},
 }
 """Packages that only one part may know, wherever in a file it imports them."""
 ENGINES = re.compile(r"llama.?cpp|gguf|cuda|\bndk\b|jetpack|bionic", re.IGNORECASE)
@@ -106,6 +108,7 @@ HEAVY = {
     "jinja2",
     "rich",
     "ruptures",
+    "distributed",
 }
 
 
@@ -168,7 +171,7 @@ def test_what_is_imported_is_declared() -> None:
         canonicalize_name(requirement.name)
         for requirement in declared
         if requirement.marker is None
-        or any(requirement.marker.evaluate({"extra": name}) for name in ("ios", "testing"))
+        or any(requirement.marker.evaluate({"extra": name}) for name in ("ios", "lab", "testing"))
     }
     providers = metadata.packages_distributions()
     for module in sorted(needed - {"meltrepro", "_typeshed", "pydantic_core"}):  # the last is a part of pydantic

@@ -16,8 +16,8 @@ from tests.support.campaigns import Cell, build_campaign
 from tests.support.json_output import SCHEMAS, Said, checked, schema
 
 ROOT = SCHEMAS.parents[1]
-WITHOUT = {"schema", "devices-sudoers", "init"}
-"""Commands that print or write a file as it stands; of `init` there may be none."""
+WITHOUT = {"schema", "devices-sudoers", "init", *(f"lab-{each}" for each in ("head", "node", "reserve", "release"))}
+"""Commands that print or write a file as it stands (of `init` there may be none), run until they are stopped, or have nothing to tell."""
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -49,7 +49,7 @@ def test_every_command_has_it_and_a_schema() -> None:
         found.keys() - WITHOUT
     )
     tables = (f"export-{table}" for table in ("metrics", "trials", "tokens"))
-    more = {"error", "show-list", "study-plans", "tune-plan", *tables}
+    more = {"error", "lab-hosts", "show-list", "study-plans", "tune-plan", *tables}
     assert types().keys() == found.keys() - WITHOUT - {"export"} | more
 
 

@@ -90,7 +90,10 @@ def test_every_package_has_its_licence_told() -> None:
     grouped = [name for row in rows if len(row) == 2 for name in row[1].split(", ")]
     told = direct | set(grouped) - {"packages", "---"}
     project = _project()
-    declared = [*project["dependencies"], *project["optional-dependencies"]["ios"]]
+    declared = [
+        *project["dependencies"],
+        *(one for extra in ("ios", "lab") for one in project["optional-dependencies"][extra]),
+    ]
     assert direct == {canonicalize_name(Requirement(one).name) for one in declared}
     assert told == {name for lock in LOCKS for name in _here(_locked(lock))}
 

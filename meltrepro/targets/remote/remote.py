@@ -43,6 +43,9 @@ from meltrepro.targets.remote.snapshot import snapshot
 
 _MEMORY = "meltrepro-settings.json"
 """How settings were, beside the root: there is one for a device, whichever roots it has."""
+_LEASE = "meltrepro-lease"
+"""Who has taken the device, beside the root too."""
+_MARK = 'mkdir -p "${1%/*}" && printf "%s\\n" "$2" > "$1.part" && mv "$1.part" "$1"'
 _LONGEST_SAMPLING_S = 7 * 24 * 3600.0
 _CLOCK_S = 5.0
 _CLOCK_BYTES = 1000
@@ -292,6 +295,15 @@ class RemoteTarget:
                     contextlib.suppress(TargetError),
                 ):  # numbers of an earlier trial must not be taken for new ones
                     self._shell.run(["rm", "-rf", folder])
+
+    def mark(self, text: str) -> None:
+        """Leave the mark of who has the device beside what is kept of its settings, whole or not at all."""
+        reply = self._retried(lambda: self._shell.script(_MARK, f"{PurePosixPath(self._root).parent}/{_LEASE}", text))
+        self._shell.expect(reply, "marking the device as taken")
+
+    def marked(self) -> str:
+        path = f"{PurePosixPath(self._root).parent}/{_LEASE}"
+        return self._retried(lambda: self._shell.run(["cat", path])).text.strip()
 
     def clean(self) -> int:
         """Remove everything that was deployed; returns how many bytes that freed. Raises as `stop_strays` does."""
