@@ -24,6 +24,7 @@ from meltrepro.manifest.pins import with_data
 from meltrepro.manifest.schema import Manifest, Workload
 from meltrepro.measure.calibration import calibrated
 from meltrepro.measure.sensor_plan import sensor_plan
+from meltrepro.measure.surroundings import NO_CALIBRATION
 from meltrepro.plan.identity import digest_of, plan_digest, plan_document
 from meltrepro.plan.model import BundleNode, Cell, Plan
 from meltrepro.record import layout
@@ -342,7 +343,7 @@ def _params(
 
 def _calibration(setup: Setup, cell: Cell) -> str:
     known = setup.calibrations.get(cell.target_name)
-    return str(known) if known is not None else "none"
+    return str(known) if known is not None else NO_CALIBRATION
 
 
 def _template(cell: Cell, template: ChatTemplate | None) -> dict[str, object]:

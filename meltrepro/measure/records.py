@@ -326,9 +326,16 @@ class CellRecord(CellFolder):
             *(surroundings.too_few(len(self.believed), self.summaries) if measured else ()),
             *surroundings.remarks(self.ran_as, self.ran_unlike, [trial.metrics for trial in measured]),
             *(surroundings.crowd(cpus) for cpus in crowds if cpus is not None),
+            *([surroundings.uncalibrated(self.entry.target)] if measured and self._uncalibrated else ()),
             *(remark for found in self.steadiness for remark in found.remarks() if self.asking is None),
             *([str(self.asking)] if self.asking is not None and self.asking.known else ()),
         )
+
+    @property
+    def _uncalibrated(self) -> bool:
+        """Whether its device could have a calibration and has none; records of before calibrations do not say."""
+        none = self.entry.params.get("device.calibration") == surroundings.NO_CALIBRATION
+        return none and not self.virtual
 
     @cached_property
     def steadiness(self) -> tuple[Steadiness, ...]:

@@ -12,6 +12,8 @@ from meltrepro.words import counted
 STOLEN = 0.01
 """Share of the CPUs' time that went to other virtual machines from which on it is said."""
 PRESSURE = "cpu_pressure_share"
+NO_CALIBRATION = "none"
+"""What a cell's `device.calibration` says of a device that has none."""
 
 
 def too_few(n: int, summaries: Mapping[str, Summary]) -> Iterator[str]:
@@ -40,6 +42,11 @@ def remarks(ran_as: Said, ran_unlike: Mapping[str, str], measured: Sequence[Metr
     unseen = {reason for each in sampled if (reason := each.unavailable.get(PRESSURE))}
     if unseen:
         yield f"whether anything else kept the CPUs busy is not judged: {'; '.join(sorted(unseen))}"
+
+
+def uncalibrated(target: str) -> str:
+    """What is to be said of a device whose steadiness nobody has measured."""
+    return f"how much two sessions of {target} differ is not known: meltrepro calibrate {target}"
 
 
 def crowd(cpus: int) -> str:

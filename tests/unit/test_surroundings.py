@@ -17,6 +17,7 @@ from meltrepro.measure.records import read_campaign
 from meltrepro.measure.surroundings import cpus_of, remarks
 from meltrepro.measure.validity import BUSY, Reason, judge_trial
 from meltrepro.record import trial as record
+from meltrepro.record.campaign import CAMPAIGN
 from meltrepro.record.events import parse_trace
 from meltrepro.report.content import assemble, sections
 from meltrepro.steps import Step
@@ -114,6 +115,21 @@ def test_remarks_are_shown_wherever_the_cell_is(tmp_path: Path) -> None:
     assert "too few to judge" in str(tables["throughput"].rows[0])
     assert "niceness 7" in str(tables["cells"].rows[0])
     assert "on" in tables["ran-as"].rows[0]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "virtual", "told"), [("none", False, True), ("none", True, False), ("4 sessions", False, False)]
+)
+def test_a_device_of_which_nobody_knows_how_steady_it_is(
+    tmp_path: Path, calibration: str, virtual: bool, told: bool
+) -> None:
+    folder = build_campaign(tmp_path, [Cell("q4_0")], virtual=virtual)
+    place = folder / CAMPAIGN
+    said = place.read_text().replace('"threads": 2', f'"threads": 2, "device.calibration": "{calibration}"')
+    place.write_text(said)
+    remark = "how much two sessions of host differ is not known: meltrepro calibrate host"
+    assert (remark in read_campaign(folder).cells[0].remarks) is told
+    assert (remark in shown(folder)) is told
 
 
 def test_repetitions_that_ran_unlike_are_told_apart(tmp_path: Path) -> None:
