@@ -33,9 +33,13 @@ def heading(history: History) -> str:
 
 def doubt(history: History) -> str:
     """How much the changes may be believed."""
+    looked = f"Changes were looked for in {counted(history.judged, 'trend')}; of those without any, at most 5 % show one by chance."
+    trends = [trend for course in history.courses for trend in course.trends]
+    if all(trend.calibrated for trend in trends):
+        return f"{looked} How much medians of two campaigns differ where nothing changed was calibrated."
     return (
-        f"Changes were looked for in {counted(history.judged, 'trend')}; of those without any, at most 5 % show one by chance. "
-        f"Medians of two campaigns are taken to differ by {history.session_cv:.1%} where nothing changed (replay.session_cv)."
+        f"{looked} Medians of two campaigns are taken to differ by {history.session_cv:.1%} where nothing changed (replay.session_cv), "
+        "for a device that was not calibrated (meltrepro calibrate)."
     )
 
 
@@ -53,7 +57,8 @@ def in_words(change: Turning) -> str:
 
 
 def _trend(history: History, trend: Trend) -> Iterator[str]:
-    yield f"  {trend.metric}{'' if trend.unit == '1' else f' ({trend.unit})'}"
+    sessions = f"; calibrated: sessions differ by {trend.session_cv:.1%}" if trend.calibrated else ""
+    yield f"  {trend.metric}{'' if trend.unit == '1' else f' ({trend.unit})'}{sessions}"
     width = max(len(each.at) for each in trend.reached)
     behind = {change.after: change for change in trend.changes}
     for each in trend.reached:

@@ -14,9 +14,11 @@ from meltrepro.manifest.axes import base
 from meltrepro.manifest.yaml.suggest import near_miss
 from meltrepro.measure.metrics import METRICS
 from meltrepro.measure.records import CampaignRecord, CellRecord
+from meltrepro.measure.spreads import spread_of
 from meltrepro.record.campaign import CampaignDocument, CellEntry
 from meltrepro.registry import FRAMEWORKS
 from meltrepro.stats.ratio import comparable
+from meltrepro.stats.sessions import Spread
 from meltrepro.stats.summary import Summary, summarize
 
 By = Literal["release", "date"]
@@ -74,6 +76,10 @@ class Trend:
     unit: str
     reached: tuple[Reached, ...]
     """In the order of the axis, then by campaign."""
+    session_cv: float
+    """How much medians of two campaigns are taken to differ, as a share, where nothing changed."""
+    calibrated: bool
+    """Whether that was measured, by a calibration of the device; else it is `replay.session_cv`."""
     changes: tuple[Turning, ...]
     unjudged: str | None = None
     """Why no changes were looked for; `None` where they were."""
@@ -100,7 +106,7 @@ class History:
     campaigns: tuple[str, ...]
     """Ids, oldest first."""
     session_cv: float
-    """How much medians of two campaigns may differ on one device, as a share, where nothing changed."""
+    """What the manifests declare (`replay.session_cv`), for devices that were not calibrated."""
     courses: tuple[Course, ...]
     left_out: Mapping[str, str]
     """Cells of which no history can be made, and why."""
@@ -281,8 +287,20 @@ def _trend(
             Reached(axis.index(at), at, campaign.id, began_ms, entry.release, *digests, summarize(values), values)
         )
     reached.sort(key=lambda each: each.place)  # stable: campaigns stay in their order
+    known = _known(metric, group)
+    if known is not None:
+        session_cv = known.session_cv
     changes, unjudged = _changes(reached, session_cv, METRICS[metric].better)
-    return Trend(metric, METRICS[metric].unit, tuple(reached), changes, unjudged)
+    return Trend(
+        metric, METRICS[metric].unit, tuple(reached), session_cv, known is not None, changes=changes, unjudged=unjudged
+    )
+
+
+def _known(metric: str, group: Sequence[tuple[CampaignRecord, CellRecord]]) -> Spread | None:
+    """What the newest campaign that has a calibration of the device knows of its sessions."""
+    found = (campaign.calibration(cell.entry.target) for campaign, cell in reversed(group))
+    calibration = next((each for each in found if each is not None), None)
+    return spread_of(calibration, metric) if calibration is not None else None
 
 
 def _changes(

@@ -25,6 +25,8 @@ _TRIMMED, _SMALL = 1.15, 2.0
 1.15 (1 + 2 / n): what is trimmed, and what the bootstrap adds for small samples (tests/unit/test_sessions.py simulates it)."""
 _POWER = 0.8
 _LEVEL = 0.975
+_NORMAL = 1.959964
+"""The quantile of a normal distribution at that level."""
 MOST_REPETITIONS = 200
 
 
@@ -46,6 +48,11 @@ class Spread:
     def usual(self) -> float:
         """Ratio of two sessions that is exceeded in one of twenty cases without any cause, less one."""
         return math.expm1(-float(stdtrit(self.df, (1 - 0.95) / 2)) * math.sqrt(2) * self.between)
+
+    @property
+    def session_cv(self) -> float:
+        """`between` where it must stand for a spread that is known: larger by how few sessions it was found in."""
+        return math.log1p(self.usual) / (_NORMAL * math.sqrt(2))
 
     def smallest(self, repetitions: int, *, sessions: bool = False) -> float | None:
         """Smallest difference, as a share, that so many repetitions on each side show in four of five cases.

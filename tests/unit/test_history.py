@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from meltrepro.history.page import drawing, html
 from meltrepro.history.text import text
 from meltrepro.history.trends import History, build_history, in_order
 from meltrepro.measure.records import read_campaign
-from meltrepro.record.campaign import CAMPAIGN
+from meltrepro.record.calibrations import Calibration, CalibrationSession
+from meltrepro.record.campaign import CALIBRATIONS, CAMPAIGN
 from tests.support.campaigns import Cell, build_campaign
 from tests.support.json_output import checked
 
@@ -82,6 +85,40 @@ def test_a_change_that_nobody_measured_both_sides_of_says_so(tmp_path: Path) -> 
     folders += [campaign(tmp_path, {release: 70.0}, place) for place, release in enumerate(("0.3.30", "0.3.31"), 4)]
     (change,) = made(folders, "generation_tps").courses[0].trends[0].changes
     assert (change.before, change.after, change.better, change.border) == ("0.3.22", "0.3.30", True, True)
+
+
+def calibrate(folder: Path, between: float) -> None:
+    """Give a campaign a calibration whose sessions vary by so much, as a share."""
+    levels = [100 * math.exp(between * z) for z in (-1.2, 1.2, -0.7, 0.7, 1.0, -1.0)]
+    sessions = [
+        CalibrationSession(
+            campaign="c",
+            started_wall_ns=1,
+            sampled=True,
+            values={"generation_tps": [level * share for share in (0.999, 1.0, 1.001)]},
+            times_s=[0.0, 1.0, 2.0],
+        )
+        for level in levels
+    ]
+    content = Calibration(device="d", work="0" * 64, cell="x", sessions=sessions).model_dump_json().encode()
+    (folder / CALIBRATIONS).mkdir()
+    (folder / CALIBRATIONS / "host.json").write_bytes(content)
+    document = json.loads((folder / CAMPAIGN).read_bytes())
+    document["files"] = {f"{CALIBRATIONS}/host.json": hashlib.sha256(content).hexdigest()}
+    (folder / CAMPAIGN).write_text(json.dumps(document))
+
+
+def test_a_device_whose_sessions_differ_shows_no_change_between_two_days(tmp_path: Path) -> None:
+    """The same speeds: of a device of which nobody knows better they are a change, of a restless one they are none."""
+    folders = [campaign(tmp_path, {OLD[place]: speed}, place) for place, speed in enumerate((100, 101, 112, 111))]
+    (trend,) = made(folders, "generation_tps").courses[0].trends
+    assert (trend.calibrated, trend.session_cv) == (False, 0.01) and len(trend.changes) == 1
+    calibrate(folders[-1], 0.06)
+    found = made(folders, "generation_tps")
+    (trend,) = found.courses[0].trends
+    assert trend.calibrated and 0.05 < trend.session_cv < 0.12 and not trend.changes
+    assert f"calibrated: sessions differ by {trend.session_cv:.1%}" in text(found)
+    assert "was calibrated" in text(found) and "replay.session_cv" not in text(found)
 
 
 def test_days_are_an_axis_too(tmp_path: Path) -> None:
