@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,7 +105,7 @@ def head(
     host: Annotated[str, typer.Option("--host", help="Where to listen; 0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8786,
     dashboard: Annotated[
-        int, typer.Option("--dashboard", help="Port of its page, which this machine alone sees.")
+        int, typer.Option("--dashboard", help="Port of its page, which this machine alone sees; 0 for none.")
     ] = 8787,
 ) -> None:
     """Be the head of a lab of many hosts, until Ctrl-C; makes the lab's token where there is none."""
@@ -139,8 +140,8 @@ def node(
 
     here = settings.load()
     where, secret = wire.address(head), wire.token(here, token)
-    entries = plugged_in(here, _tell) if devices is None else listed(devices)
-    attend(LabNode(name or socket.gethostname(), here, engine, _tell), entries, where, secret)
+    scan = partial(plugged_in, here) if devices is None else lambda _: listed(devices)
+    attend(LabNode(name or socket.gethostname(), here, engine, _tell), scan, where, secret)
 
 
 @app.command()

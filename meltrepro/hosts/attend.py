@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,35 @@ from meltrepro.errors import LabError
 from meltrepro.hosts import wire
 from meltrepro.hosts.node import LabNode
 from meltrepro.hosts.serve import until_signal
+from meltrepro.hosts.wire import Offer
 from meltrepro.manifest.targets import TargetOptions
 from meltrepro.store.cas import Store
 
 _AGAIN_S = 1.0
+_SCAN_S = 30.0
+"""Between two looks what is plugged in, none of which is taken while this machine itself is measured."""
 _NODE = "meltrepro_node"
 
 
-def attend(node: LabNode, entries: list[TargetOptions], where: str, secret: str) -> None:
+Scan = Callable[[Callable[[str], object]], list[TargetOptions]]
+"""Says which devices there are now; what it is given hears why others cannot be used."""
+
+
+def attend(node: LabNode, scan: Scan, where: str, secret: str) -> None:
     """Offer devices to the head at an address until a signal ends it; raises `LabError` where the head refuses this node."""
     wire.configured()
     node.tidy()
     try:
-        asyncio.run(_attend(node, entries, where, secret))
+        asyncio.run(_attend(node, scan, where, secret))
     finally:
         node.stop()
 
 
-async def _attend(node: LabNode, entries: list[TargetOptions], where: str, secret: str) -> None:
+async def _attend(node: LabNode, scan: Scan, where: str, secret: str) -> None:
     over = asyncio.create_task(until_signal())
     told = False
     while not over.done():
-        life = asyncio.create_task(_live(node, entries, where, secret))
+        life = asyncio.create_task(_live(node, scan, where, secret))
         await asyncio.wait({over, life}, return_when=asyncio.FIRST_COMPLETED)
         if over.done():
             node.stopping.set()
@@ -58,13 +66,13 @@ async def _attend(node: LabNode, entries: list[TargetOptions], where: str, secre
         await asyncio.wait({over}, timeout=_AGAIN_S)
 
 
-async def _live(node: LabNode, entries: list[TargetOptions], where: str, secret: str) -> None:
+async def _live(node: LabNode, scan: Scan, where: str, secret: str) -> None:
     """Be a worker of the head as long as it is there; raises `OSError` where it does not answer, `LabError` where it refuses."""
     from distributed import Worker
     from distributed.core import rpc
 
     security = wire.security(secret)
-    offers = await asyncio.to_thread(node.offer, entries)
+    offers = await asyncio.to_thread(lambda: node.offer(scan(node.tell)))
     name = f"{node.name}/{secrets.token_hex(4)}"
     async with rpc(where, connection_args=security.get_connection_args("worker"), timeout=10) as head:
         said = await head.lab_hello(
@@ -96,7 +104,17 @@ async def _live(node: LabNode, entries: list[TargetOptions], where: str, secret:
     setattr(worker, _NODE, node)
     async with worker:
         node.tell(f"offered to {where}: {', '.join(offer.id for offer in taken) or 'no device'}")
-        await worker.finished()
+        over = asyncio.create_task(worker.finished())
+        while not over.done():
+            await asyncio.wait({over}, timeout=_SCAN_S)
+            if not over.done() and not node.measures_itself and await asyncio.to_thread(_changed, node, scan, offers):
+                break
+
+
+def _changed(node: LabNode, scan: Scan, offers: list[Offer]) -> bool:
+    """Whether a device came or went since the node offered its own."""
+    silent = LabNode(node.name, node.settings, node.engine, lambda _: None)
+    return {offer.id for offer in silent.offer(scan(silent.tell))} != {offer.id for offer in offers}
 
 
 def _host() -> str:

@@ -24,7 +24,7 @@ from meltrepro.build.model import Artifact, Input
 from meltrepro.campaign.conduct import Means
 from meltrepro.campaign.runner import Halted
 from meltrepro.campaign.trial import Attempt, CellRun, Watcher
-from meltrepro.errors import LabError, RecordError, TargetError
+from meltrepro.errors import LabError, MeltreproError, RecordError, TargetError
 from meltrepro.hosts import wire
 from meltrepro.hosts.attend import see_to
 from meltrepro.hosts.node import files_of
@@ -116,6 +116,7 @@ class LabLink:
         self._guard, self._pushing = threading.Lock(), threading.Lock()
         self._pushed: set[str] = set()
         self._missing: dict[str, str] = {}
+        self._campaigns: set[str] = set()
         self._done = self._total = 0
         self._client: Client | None = None
         try:
@@ -125,6 +126,9 @@ class LabLink:
 
     def close(self) -> None:
         if self._client is not None:
+            with suppress(*_gone()):
+                for campaign in self._campaigns:
+                    self.ask("left", campaign=campaign)
             self._client.close(timeout=2)
 
     def ask(self, question: str, **given: Any) -> Any:
@@ -169,6 +173,7 @@ class LabLink:
         self.push(files_of(run))
         there = replace(run, target=FarTarget(target.offer, target.entry), about=_nothing)
         campaign = folder.parents[6].name
+        self._campaigns.add(campaign)
         order = TrialOrder(campaign, campaign, trial, attempt, there, target.entry, target.offer.id)
         while True:
             answer = self._ordered(order, target.offer, watcher)
@@ -193,6 +198,10 @@ class LabLink:
                     return self._answer(order, offer, content, watcher)
             except _gone():
                 self._wait(f"the head {self._where} does not answer", watcher)
+            except MeltreproError:
+                raise
+            except Exception as error:  # of dask or of the node, whose device is left alone if it happens again
+                return TrialAnswer(offer.node, error=" ".join(f"{type(error).__name__}: {error}".split()))
 
     def _may(self, order: TrialOrder, offer: Offer, watcher: Watcher) -> bool:
         """Whether a device may be used now; raises `Halted` where that is given up."""
@@ -279,7 +288,7 @@ class LabLink:
                 with suppress(Exception):
                     self._client.close(timeout=1)
             self._client = client = Client(
-                self._where, security=self._security, timeout=10, set_as_default=False, direct_to_workers=False
+                self._where, security=self._security, timeout=5, set_as_default=False, direct_to_workers=False
             )
 
         async def hello() -> Any:

@@ -97,7 +97,7 @@ class LabNode:
 
     def offer(self, entries: list[TargetOptions]) -> list[Offer]:
         """Ask devices what they are; those that do not answer, or are named twice, are left out with a line."""
-        self._offers = {}
+        found: dict[str, Offer] = {}
         for entry in entries:
             said = entry.model_dump(mode="json", exclude_unset=True)
             try:
@@ -108,14 +108,15 @@ class LabNode:
             except MeltreproError as error:
                 self.tell(f"not offered: {' '.join(error.one_line.split())}")
                 continue
-            if facts.id in self._offers:
+            if facts.id in found:
                 self.tell(f"not offered: {entry.kind} {facts.id} is named twice; one is enough")
                 continue
             lane = f"{self.name}/here" if facts.here or facts.virtual else facts.id
             paths = [each.path_of(self.settings.home, facts.id) for each in (capabilities, calibrations)]
             known = {path.parent.name: path.read_text() for path in paths if path.is_file()}
-            self._offers[facts.id] = Offer(self.name, said, facts, lane, sources, known)
-        return list(self._offers.values())
+            found[facts.id] = Offer(self.name, said, facts, lane, sources, known)
+        self._offers = found
+        return list(found.values())
 
     def see_to(self, order: TrialOrder, fetch: Fetch) -> TrialAnswer:
         """The record of a trial: the one that is here, or that of a trial which runs now."""
@@ -132,8 +133,16 @@ class LabNode:
             return TrialAnswer(self.name, error=error.message, busy=True)
         except MeltreproError as error:
             return TrialAnswer(self.name, error=" ".join(error.one_line.split()))
+        except Exception as error:  # whatever is wrong here must not end a campaign elsewhere
+            return TrialAnswer(self.name, error=" ".join(f"{type(error).__name__}: {error}".split()))
         except Halted:
             return TrialAnswer(self.name, error=f"{self.name} is being stopped", busy=True)
+
+    @property
+    def measures_itself(self) -> bool:
+        """Whether a trial runs on this host's own CPUs."""
+        lane = self._lanes.get(f"{self.name}/here")
+        return lane is not None and lane.locked()
 
     def tidy(self) -> None:
         """Remove records that nobody has asked for in a long time."""

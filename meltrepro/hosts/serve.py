@@ -9,9 +9,9 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltrepro.atomic import write_bytes
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _TROUBLES = 2
 """A device that has failed so often in a row is left alone."""
+_WANTED_S = 8.0
+"""A device is kept for the campaign of the highest priority that has asked for it within such a time; clients ask more often."""
 _FORGOTTEN_S = 60.0
 """Campaigns of which nothing was heard for such a time are over, or their clients are gone."""
 
@@ -38,9 +40,7 @@ class KnownNode:
     host: str
     worker: str
     """As dask calls the process that is the node now."""
-    offers: Mapping[str, Offer]
     there: bool = False
-    since_wall_s: float = field(default_factory=time.time)
 
 
 class Head:
@@ -50,8 +50,13 @@ class Head:
         self._store = Store(settings.store)
         self._tell = tell
         self._path = settings.home / "lab" / "head.json"
+        self._begun = time.time()
         self._nodes: dict[str, KnownNode] = {}
+        self._devices: dict[str, OfferedDevice] = {}
+        """By id; those that are away too."""
         self._campaigns: dict[str, LabCampaign] = {}
+        self._wanted: dict[str, dict[str, float]] = {}
+        """By device and campaign, when it was asked for."""
         self._troubles: dict[str, int] = {}
         self._quarantined: dict[str, str] = {}
         self._reserved: dict[str, Reservation] = {}
@@ -74,7 +79,7 @@ class Head:
                 head._went()
 
         scheduler.add_plugin(Watch(), name="meltrepro")
-        for name in ("hello", "state", "turn", "ended", "reserve", "release", "missing", "put", "get"):
+        for name in ("hello", "state", "turn", "left", "ended", "reserve", "release", "missing", "put", "get"):
             scheduler.handlers[f"lab_{name}"] = getattr(self, name)
 
     # -- nodes ----------------------------------------------------------------------------------------------------
@@ -99,21 +104,22 @@ class Head:
             return {"refused": refused}
         if not worker:
             return {"refused": None}
-        others = {
-            device: name
-            for name, known in self._nodes.items()
-            if name != who and known.there
-            for device in known.offers
-        }
         found: dict[str, Offer] = {offer.id: offer for offer in wire.unpacked(offers)}
-        doubled = {device: f"{device} is offered by {others[device]} already" for device in found if device in others}
-        await self._forget(who)
-        before = self._nodes[who].offers if who in self._nodes else {}
-        for device in found.keys() - before.keys():  # it was away, so that somebody has seen to it
-            self._troubles.pop(device, None)
-            self._quarantined.pop(device, None)
+        doubled = {
+            device: f"{device} is offered by {other.offer.node} already"
+            for device in found
+            if (other := self._devices.get(device)) is not None and other.there and other.offer.node != who
+        }
         taken = {device: offer for device, offer in found.items() if device not in doubled}
-        self._nodes[who] = KnownNode(host, worker, taken)
+        await self._forget(who)
+        for device, offer in taken.items():
+            before = self._devices.get(device)
+            if before is None or before.unplugged:  # somebody has seen to it
+                self._troubles.pop(device, None)
+                self._quarantined.pop(device, None)
+            self._devices[device] = OfferedDevice(offer, there=False, since_wall_s=time.time())
+        self._nodes[who] = KnownNode(host, worker)
+        self._gone(who, unplugged=True, but=taken)
         self._keep()
         self._tell(f"node {who}: {counted(len(taken), 'device')}" + "".join(f"; {why}" for why in doubled.values()))
         return {"refused": None, "doubled": doubled}
@@ -125,16 +131,28 @@ class Head:
                 await self._scheduler.remove_worker(address, stimulus_id="lab-hello", close=False)
 
     def _came(self, worker: object) -> None:
-        for known in self._nodes.values():
+        for name, known in self._nodes.items():
             if known.worker == worker:
-                known.there, known.since_wall_s = True, time.time()
+                known.there = True
+                for device, each in self._devices.items():
+                    if each.offer.node == name and not each.unplugged:
+                        self._devices[device] = replace(each, there=True, since_wall_s=time.time())
 
     def _went(self) -> None:
-        names = {state.name for state in self._scheduler.workers.values()}
+        workers = {state.name for state in self._scheduler.workers.values()}
         for name, known in self._nodes.items():
-            if known.there and known.worker not in names:
-                known.there, known.since_wall_s = False, time.time()
+            if known.there and known.worker not in workers:
+                known.there = False
+                self._gone(name)
                 self._tell(f"node {name} is away")
+
+    def _gone(self, node: str, *, unplugged: bool = False, but: Collection[str] = ()) -> None:
+        for device, each in self._devices.items():
+            if each.offer.node == node and device not in but:
+                since = time.time() if each.there else each.since_wall_s
+                self._devices[device] = replace(
+                    each, there=False, since_wall_s=since, unplugged=each.unplugged or unplugged
+                )
 
     # -- clients --------------------------------------------------------------------------------------------------
 
@@ -142,22 +160,18 @@ class Head:
         """Everything, as a `LabState`."""
         running, queues = self._tasks()
         devices = [
-            OfferedDevice(
-                offer,
-                known.there,
-                known.since_wall_s,
-                running.get(device),
-                queues.get(device, 0),
-                self._quarantined.get(device),
-                self._reservation(device),
+            replace(
+                self._devices[device],
+                running=running.get(device),
+                queue=queues.get(device, 0),
+                quarantined=self._quarantined.get(device),
+                reserved=self._reservation(device),
             )
-            for known in self._nodes.values()
-            for device, offer in known.offers.items()
+            for device in sorted(self._devices)
         ]
         now = time.time()
         live = [each for each in self._campaigns.values() if now - each.seen_wall_s < _FORGOTTEN_S]
-        self._campaigns = {each.id: each for each in live}
-        return wire.packed(LabState(sorted(devices, key=lambda each: each.offer.id), live))
+        return wire.packed(LabState(devices, live))
 
     async def turn(
         self, device: str, campaign: str, who: str, priority: int, done: int, total: int
@@ -175,15 +189,23 @@ class Head:
         if held is not None and held.who != who:
             until = time.strftime("%Y-%m-%d %H:%M", time.localtime(held.until_wall_s))
             return answer | {"wait": f"{device} is reserved for {held.who} until {until}"}
-        nodes = {name: known for name, known in self._nodes.items() if device in known.offers}
-        if not any(known.there for known in nodes.values()):
-            since = max((known.since_wall_s for known in nodes.values()), default=None)
-            name = ", ".join(nodes) or "no node"
-            return answer | {
-                "wait": f"{device} is away with {name}" if nodes else f"no node offers {device}",
-                "away_s": now - since if since is not None else 0.0,
-            }
+        wanted = self._wanted.setdefault(device, {})
+        wanted[campaign] = now
+        others = (self._campaigns[name] for name, when in wanted.items() if now - when < _WANTED_S)
+        if (first := max(others, key=lambda each: each.priority)).priority > priority:
+            return answer | {"wait": f"{device} is kept for {first.id}, whose priority is {first.priority}"}
+        known = self._devices.get(device)
+        if known is None:  # a head that has just been started knows nobody yet
+            return answer | {"wait": f"no node offers {device} yet", "away_s": now - self._begun}
+        if not known.there:
+            return answer | {"wait": f"{device} is away with {known.offer.node}", "away_s": now - known.since_wall_s}
         return answer
+
+    async def left(self, campaign: str) -> None:
+        """Hear that a campaign wants nothing any more."""
+        self._campaigns.pop(campaign, None)
+        for wanted in self._wanted.values():
+            wanted.pop(campaign, None)
 
     async def ended(self, device: str, trouble: str | None = None) -> None:
         """Hear how a trial ended for its device: well, or with trouble that was the device's or its host's."""
@@ -201,7 +223,7 @@ class Head:
         held = self._reservation(device)
         if held is not None and held.who != who:
             return f"{device} is reserved for {held.who} already"
-        if not any(device in known.offers for known in self._nodes.values()):
+        if device not in self._devices:
             return f"no node offers {device}"
         self._reserved[device] = Reservation(who, time.time() + seconds)
         self._keep()
@@ -280,6 +302,7 @@ async def _serve(
             port=port,
             protocol="tls",
             security=wire.security(secret),
+            dashboard=dashboard > 0,
             dashboard_address=f"127.0.0.1:{dashboard}",
         )
     except OSError as error:
@@ -287,9 +310,8 @@ async def _serve(
             f"cannot listen at {host}:{port}: {error.strerror or error}", hint="choose another --port"
         ) from error
     Head(settings, tell).attach(scheduler)
-    tell(
-        f"head at {scheduler.address}; token {wire.token_path(settings)}; dashboard http://127.0.0.1:{dashboard}/status"
-    )
+    page = f"; dashboard http://127.0.0.1:{dashboard}/status" if dashboard else ""
+    tell(f"head at {scheduler.address}; token {wire.token_path(settings)}{page}")
     await until_signal()
     await scheduler.close()
 

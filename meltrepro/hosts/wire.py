@@ -254,6 +254,8 @@ class OfferedDevice:
     """Whether its node is there now."""
     since_wall_s: float
     """Since when it is there, or away."""
+    unplugged: bool = False
+    """Whether its node has told that it is away."""
     running: str | None = None
     """The trial that runs on it, as its campaign calls it."""
     queue: int = 0

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
 import yaml
 
+import meltrepro.workflow.labs  # what forks of the server need not import again
 from meltrepro.cli.app import main
 from meltrepro.record.reader import campaign_folders, read_outcome
 from meltrepro.targets.base import device_id
@@ -23,6 +25,7 @@ from meltrepro.targets.host import target as host
 from tests.fault import project as projects
 from tests.support.forks import Fork
 
+assert distributed.__version__ and meltrepro.workflow.labs
 NAMES = ("one", "two", "three")
 
 
@@ -141,7 +144,7 @@ def lab_of(folder: Path, names: tuple[str, ...] = NAMES) -> Iterator[Lab]:
 
 def manifest(folder: Path, orders: dict[str, str], repetitions: int, hosts: int = 3, **changes: Any) -> Path:
     """A manifest for a pool of hosts, in a project's folder."""
-    pool = {"kind": "host", "threads": 1, "sandbox": "bare", "any": hosts}
+    pool = {"kind": "host", "threads": 1, "sandbox": "bare", "any": hosts, "where": changes.pop("where", {})}
     content = projects.small(changes.pop("name", "pooled"), orders, targets={"pool": pool})
     content["protocol"] = {"repetitions": repetitions, "warmups": 0, "timeout_s": 30, **changes}
     path = folder / "spec" / f"{content['name']}.yaml"

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.fault.building", "tests.integration.adbd_campaign"])
+_SERVER.set_forkserver_preload(["tests.fault.building", "tests.fault.hosts", "tests.integration.adbd_campaign"])
 
 
 class Fork:
